@@ -1,0 +1,1 @@
+"""The machine learning of Recstill and its storage. Imports neither Prefect nor DVC."""

@@ -1,0 +1,153 @@
+"""The prepared data set: what ``prepare`` writes and every later stage reads.
+
+A folder of Parquet tables and one record:
+
+``train.parquet``, ``validation.parquet``, ``test.parquet``
+    Events sorted by (user, position): ``user`` int32 and ``item`` int32 (dense indices from 0), ``position`` int32
+    (place in the user's whole history, from 0) and ``timestamp`` int64 (microseconds since 1970, UTC). A user's
+    training events come before its validation events, and those before its test events. ``train`` has ``point``
+    int64 as well: the stable id of the prediction point whose target is that event, 0 to P - 1 in the order of the
+    rows; -1 for a user's first event, which has no history to be predicted from.
+``items.parquet``
+    The vocabulary, sorted by ``item``: ``item`` int32, ``id`` text (the source's id), ``title`` text or null,
+    ``train_events`` int64.
+``users.parquet``
+    ``user`` int32, ``id`` text.
+``dataset.json``
+    Counts, the split, the source's digest, and ``digest``: SHA-256 over the content (not over the files' bytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from components.errors import DataError, IntegrityError
+from components.storage.atomic import read_json
+from components.storage.digests import array_digest, record_digest
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+RECORD_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """Whole histories of all users in flat arrays, with the row ranges of each split.
+
+    Attributes:
+        record: The content of ``dataset.json``.
+        item: ``(E,)`` int32, all events of all users, sorted by (user, position).
+        timestamp: ``(E,)`` int64, microseconds since 1970.
+        split: ``(E,)`` int8, 0 for training, 1 for validation, 2 for test events.
+        offsets: ``(users + 1,)`` int64, where each user's rows begin.
+        point: ``(E,)`` int64, the prediction point whose target is this event, -1 where there is none.
+    """
+
+    record: dict[str, Any]
+    item: np.ndarray
+    timestamp: np.ndarray
+    split: np.ndarray
+    offsets: np.ndarray
+    point: np.ndarray
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content."""
+        return str(self.record["digest"])
+
+    @property
+    def items(self) -> int:
+        """Size of the catalogue."""
+        return int(self.record["items"])
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def points(self) -> int:
+        """P, the number of training prediction points."""
+        return int(self.record["points"])
+
+    @cached_property
+    def user(self) -> np.ndarray:
+        """``(E,)`` int32, the user of each row."""
+        return np.repeat(np.arange(self.users, dtype=np.int32), np.diff(self.offsets))
+
+    def rows(self, split: Split) -> np.ndarray:
+        """Row numbers of a split's events, ascending. For validation and test these are the targets."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    @cached_property
+    def train_counts(self) -> np.ndarray:
+        """``(items,)`` int64, training events of each item: its popularity."""
+        return np.bincount(self.item[self.split == 0], minlength=self.items)
+
+    @cached_property
+    def catalogue(self) -> pl.DataFrame:
+        """The vocabulary: ``item``, ``id``, ``title``, ``train_events``."""
+        return _table(self.folder / "items.parquet")
+
+
+def content_digest(
+    item: np.ndarray, timestamp: np.ndarray, split: np.ndarray, offsets: np.ndarray, ids: list[str]
+) -> str:
+    """SHA-256 over what a data set says, whatever the Parquet writer made of it.
+
+    Args:
+        item, timestamp, split, offsets: The arrays of :class:`PreparedDataset`.
+        ids: The source's item ids in the order of the vocabulary.
+    """
+    arrays = (item.astype(np.int32), timestamp.astype(np.int64), split.astype(np.int8), offsets.astype(np.int64))
+    return record_digest({"arrays": [array_digest(array) for array in arrays], "ids": record_digest(ids)})
+
+
+def read_dataset(folder: Path) -> PreparedDataset:
+    """Read a prepared data set and check it against its own digest.
+
+    Raises:
+        DataError: A file or column is missing, or a table cannot be read.
+        IntegrityError: The content is not what the digest says.
+    """
+    record = read_json(folder / RECORD_FILE)
+    tables = [
+        _table(folder / f"{name}.parquet").with_columns(pl.lit(number, dtype=pl.Int8).alias("split"))
+        for number, name in enumerate(SPLITS)
+    ]
+    try:
+        events = pl.concat(tables, how="diagonal").sort("user", "position")
+        counts = np.bincount(events["user"].to_numpy(), minlength=int(record["users"]))
+        dataset = PreparedDataset(
+            record=record,
+            item=events["item"].to_numpy(),
+            timestamp=events["timestamp"].to_numpy(),
+            split=events["split"].to_numpy(),
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            point=events["point"].fill_null(-1).to_numpy(),
+            folder=folder,
+        )
+    except (KeyError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{folder} is not a prepared data set: {error}", "Run the stage `prepare` again.") from None
+    ids = dataset.catalogue["id"].to_list()
+    if content_digest(dataset.item, dataset.timestamp, dataset.split, dataset.offsets, ids) != dataset.digest:
+        raise IntegrityError(
+            f"{folder} is not the data set that its record describes", "Run the stage `prepare` again."
+        )
+    return dataset
+
+
+def _table(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "Run the stage `prepare` again.") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise IntegrityError(f"{path} is damaged: {error}", "Delete it and run `recstill run` again.") from None

@@ -1,0 +1,1 @@
+"""Plain nn.Modules, each rebuilt from its architecture record."""

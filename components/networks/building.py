@@ -1,0 +1,60 @@
+"""From settings or from a checkpoint to a network; one place that knows every architecture by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from components.errors import IntegrityError
+from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
+from components.networks.contract import PredictionNetwork
+from components.settings.network import CausalTransformerSettings
+from components.storage.checkpoints import read_checkpoint, write_checkpoint
+
+
+def new_network(settings: CausalTransformerSettings, outcomes: int) -> PredictionNetwork:
+    """A freshly initialised network of the settings' shape over ``outcomes`` outcomes."""
+    head_dim = settings.dim // settings.heads
+    block = BlockRecord(heads=settings.heads, head_dim=head_dim, ffn_dim=settings.ffn_dim, scale=head_dim**-0.5)
+    record = CausalTransformerRecord(
+        items=outcomes,
+        max_length=settings.max_length,
+        dim=settings.dim,
+        tied=settings.tied,
+        dropout=settings.dropout,
+        embedding_scale=settings.dim**0.5,
+        blocks=(block,) * settings.blocks,
+    )
+    return CausalTransformer(record)
+
+
+def network_of(record: dict[str, Any]) -> PredictionNetwork:
+    """A network with the shape of an architecture record.
+
+    Raises:
+        IntegrityError: The record names no known network.
+    """
+    if record.get("network") == "causal_transformer":
+        return CausalTransformer(CausalTransformerRecord.model_validate(record))
+    raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
+
+
+def read_network(folder: Path) -> PredictionNetwork:
+    """The network in ``folder``, in evaluation mode.
+
+    Raises:
+        DataError: A file is missing.
+        IntegrityError: The files are damaged, or the weights do not fit the record.
+    """
+    record, weights = read_checkpoint(folder)
+    network = network_of(record)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise IntegrityError(f"the weights in {folder} do not fit their record: {error}") from None
+    return network.eval()
+
+
+def write_network(folder: Path, network: PredictionNetwork) -> None:
+    """Write a network's record and weights into ``folder``, which must exist."""
+    write_checkpoint(folder, network.record(), network.state_dict())

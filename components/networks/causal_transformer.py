@@ -1,0 +1,143 @@
+"""A causal transformer over item histories, of any width per layer.
+
+Pre-norm blocks with separate q, k, v and o linears (so that heads can be cut out), an explicit attention scale (so
+that cutting into a head does not change it) and, when tied, one table that embeds items and scores them. Histories
+are padded on the right: the causal mask is then the only mask that is needed.
+
+After Kang & McAuley, "Self-Attentive Sequential Recommendation" (2018).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from components.networks.contract import PredictionNetwork
+
+
+class BlockRecord(BaseModel):
+    """The widths of one block."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: int
+    head_dim: int
+    ffn_dim: int
+    scale: float
+    """Factor on the attention scores; stays what it was when heads are narrowed."""
+
+
+class CausalTransformerRecord(BaseModel):
+    """Everything that is needed to rebuild the network for its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["causal_transformer"] = "causal_transformer"
+    items: int
+    max_length: int
+    dim: int
+    tied: bool
+    dropout: float
+    embedding_scale: float
+    """Factor on item rows when they are embedded; stays what it was when the model width is cut."""
+    blocks: tuple[BlockRecord, ...]
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention; ``heads * head_dim`` need not equal ``dim``."""
+
+    def __init__(self, dim: int, record: BlockRecord) -> None:
+        super().__init__()
+        inner = record.heads * record.head_dim
+        self.heads, self.scale = record.heads, record.scale
+        self.q = nn.Linear(dim, inner)
+        self.k = nn.Linear(dim, inner)
+        self.v = nn.Linear(dim, inner)
+        self.o = nn.Linear(inner, dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+        q, k, v = (self._split(linear(x)) for linear in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward part, each on a normalised input and added to it."""
+
+    def __init__(self, dim: int, record: BlockRecord, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, record)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, record.ffn_dim)
+        self.ffn_out = nn.Linear(record.ffn_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
+
+
+class CausalTransformer(PredictionNetwork):
+    """From a batch of right-padded histories to logits over the catalogue at each valid position."""
+
+    def __init__(self, record: CausalTransformerRecord) -> None:
+        super().__init__()
+        self._record = record
+        self.item = nn.Embedding(record.items, record.dim)
+        self.position = nn.Embedding(record.max_length, record.dim)
+        self.blocks = nn.ModuleList(Block(record.dim, block, record.dropout) for block in record.blocks)
+        self.norm = nn.LayerNorm(record.dim)
+        self.output = None if record.tied else nn.Linear(record.dim, record.items, bias=False)
+        self.dropout = nn.Dropout(record.dropout)
+        self.apply(_initialised)
+
+    def record(self) -> dict[str, Any]:
+        """The architecture record, see :class:`CausalTransformerRecord`."""
+        return self._record.model_dump(mode="json")
+
+    @property
+    def outcomes(self) -> int:
+        """Size of the catalogue."""
+        return self._record.items
+
+    def encode(self, items: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the valid positions.
+
+        Args:
+            items: ``(batch, length)`` int64 item indices, padded on the right with any index.
+            valid: ``(N,)`` int64 positions in the flattened ``(batch * length)`` that count.
+
+        Returns:
+            ``(N, dim)``.
+        """
+        return self.hidden(items).flatten(0, 1).index_select(0, valid)
+
+    def hidden(self, items: torch.Tensor) -> torch.Tensor:
+        """Hidden states ``(batch, length, dim)`` of every position, after the last norm."""
+        positions = torch.arange(items.shape[1], device=items.device)
+        x = self.item(items) * self._record.embedding_scale + self.position(positions)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits ``(N, items)`` of hidden states ``(N, dim)``."""
+        return F.linear(hidden, self.item.weight if self.output is None else self.output.weight)
+
+
+def _initialised(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

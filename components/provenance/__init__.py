@@ -1,0 +1,1 @@
+"""Which artifact came from what."""

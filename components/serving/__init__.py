@@ -1,0 +1,1 @@
+"""The predictor that works from a package alone."""

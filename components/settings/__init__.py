@@ -1,0 +1,1 @@
+"""params.yaml, typed: one frozen model a section."""

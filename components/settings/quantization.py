@@ -1,0 +1,51 @@
+"""``scenarios.*.quantization``: which ONNX variants are made of the pruned network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from components.settings.base import Settings
+
+VariantName = Literal[
+    "fp32", "int8_dynamic", "int8_dynamic_tensor", "int8_static", "int8_table8", "int8_table4", "kmeans8_table8"
+]
+
+
+class QuantizationSettings(Settings):
+    """Post-training quantization of weights, activations and the item table."""
+
+    variants: tuple[VariantName, ...] = (
+        "fp32",
+        "int8_dynamic",
+        "int8_dynamic_tensor",
+        "int8_static",
+        "int8_table8",
+        "int8_table4",
+        "kmeans8_table8",
+    )
+    """``fp32``: the exported graph. ``int8_dynamic``: int8 weights a channel, activations quantized on the fly.
+    ``int8_dynamic_tensor``: the same with one scale a tensor. ``int8_static``: activation ranges from calibration.
+    ``int8_table8``, ``int8_table4``: int8 weights with one shared row-wise int8 or int4 item table.
+    ``kmeans8_table8``: weights as indices into a k-means codebook, with the int8 table."""
+    calibration_histories: int = Field(default=512, ge=8)
+    """Training histories from which ``int8_static`` takes its activation ranges."""
+    table_block: int = Field(default=32, ge=16)
+    """Values of an item row that share one scale in the item table (a power of two, at least 16)."""
+    kmeans_levels: int = Field(default=256, ge=2, le=256)
+    """Entries of the k-means codebook of each weight matrix."""
+
+    @field_validator("table_block")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    @field_validator("variants")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name at least one variant, and none twice")
+        return value

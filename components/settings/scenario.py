@@ -1,0 +1,66 @@
+"""All of params.yaml. Stages read single sections; the command line and the tests read it whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from components.settings.base import Settings
+from components.settings.distillation import DistillationSettings
+from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
+from components.settings.prepare import PrepareSettings
+from components.settings.pruning import PruningSettings
+from components.settings.quantization import QuantizationSettings
+from components.settings.soft_labels import SoftLabelSettings
+from components.settings.source import SourceSettings
+from components.settings.student import StudentSettings
+from components.settings.teacher import TeacherSettings
+from components.settings.training import TrainerSettings
+
+
+class Scenario(Settings):
+    """One task on one source: from raw events to a package."""
+
+    task: Literal["next_item"]
+    """What is predicted."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every random choice in training and pruning."""
+    source: SourceSettings
+    """Where the events come from."""
+    prepare: PrepareSettings
+    """Filter, order and split."""
+    teacher: TeacherSettings
+    """The large network."""
+    student: StudentSettings
+    """The small network."""
+    trainer: TrainerSettings
+    """Arguments of Lightning's Trainer."""
+    soft_labels: SoftLabelSettings
+    """What of the teacher is cached."""
+    distillation: DistillationSettings
+    """The student's loss."""
+    pruning: PruningSettings
+    """What is cut out of the student."""
+    quantization: QuantizationSettings
+    """Which quantized variants are made."""
+    evaluation: EvaluationSettings
+    """How variants are measured."""
+    budget: BudgetSettings
+    """What the shipped model may cost."""
+    gate: GateSettings
+    """What the shipped model must be worth."""
+
+
+class Params(Settings):
+    """params.yaml."""
+
+    scenarios: dict[str, Scenario]
+    """Every scenario by its name."""
+
+    @field_validator("scenarios")
+    @classmethod
+    def _at_least_one(cls, value: dict[str, Scenario]) -> dict[str, Scenario]:
+        if not value:
+            raise ValueError("name at least one scenario")
+        return value

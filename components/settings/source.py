@@ -1,0 +1,84 @@
+"""``scenarios.*.source``: where the events come from, which of them, and how bad they may be."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from components.settings.base import Settings
+
+PublishedKind = Literal["movielens-100k", "movielens-1m", "movielens-20m", "movielens-25m"]
+
+
+class _Selection(Settings):
+    path: str
+    """What ingest reads; DVC runs ingest again when it changes. A published set: its catalogue entry."""
+    as_of: datetime | None = None
+    """Events later than this instant (UTC) are left out, so that a run can be repeated for any date. None: all."""
+    window: timedelta | None = None
+    """Only events at most this long before ``as_of`` (or the newest event) are used, e.g. ``P365D``. None: all."""
+    max_rejected_share: float = Field(default=0.01, ge=0, le=1)
+    """The stage fails when a greater share of rows than this is rejected by the schema check."""
+
+    @field_validator("window")
+    @classmethod
+    def _positive(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value <= timedelta(0):
+            raise ValueError("must be a positive span of time, e.g. P365D for 365 days")
+        return value
+
+
+class PublishedSource(_Selection):
+    """A public data set with an official address and known SHA-256 digests."""
+
+    kind: PublishedKind
+    """Which published set."""
+
+    @model_validator(mode="after")
+    def _entry_of_this_set(self) -> PublishedSource:
+        expected = f"components/data/catalogue/{self.kind}.yaml"
+        if self.path != expected:
+            raise ValueError(f"the path of source kind {self.kind!r} is its catalogue entry, {expected!r}")
+        return self
+
+
+class ColumnMapping(Settings):
+    """Which column of a table holds what."""
+
+    user: str = "user"
+    """Column with the user id: text or whole number."""
+    item: str = "item"
+    """Column with the item id: text or whole number."""
+    timestamp: str = "timestamp"
+    """Column with the time of the event: seconds, milliseconds since 1970, an ISO text or a datetime."""
+    title: str | None = None
+    """Optional column with a title of the item, shown by ``recstill predict``."""
+
+
+class TableSource(_Selection):
+    """Anyone's own interactions: a Parquet or CSV file, a folder of them, or an ``s3://`` prefix."""
+
+    kind: Literal["table"]
+    """The user's own interactions."""
+    columns: ColumnMapping = ColumnMapping()
+    """Which column holds what."""
+
+
+class SyntheticSource(_Selection):
+    """Interactions drawn by a seeded generator with sequence structure that a network can learn."""
+
+    kind: Literal["synthetic"]
+    """A seeded generator."""
+    users: int = Field(default=400, ge=2)
+    """How many users."""
+    items: int = Field(default=200, ge=10)
+    """How many items."""
+    events_per_user: int = Field(default=30, ge=4)
+    """Mean number of events a user."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+SourceSettings = Annotated[PublishedSource | TableSource | SyntheticSource, Field(discriminator="kind")]

@@ -1,0 +1,20 @@
+"""``scenarios.*.teacher``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from components.settings.base import Settings
+from components.settings.network import CausalTransformerSettings
+from components.settings.training import OptimizationSettings
+
+
+class TeacherSettings(Settings):
+    """The large network, or an ensemble of several that counts as one teacher."""
+
+    network: CausalTransformerSettings = CausalTransformerSettings()
+    """Shape of each member."""
+    optimization: OptimizationSettings = OptimizationSettings()
+    """How each member is trained."""
+    members: int = Field(default=1, ge=1, le=32)
+    """Networks of the ensemble; they differ by their seed, and their probabilities are averaged."""

@@ -1,0 +1,1 @@
+"""Codec, writer and reader of the soft-label cache."""

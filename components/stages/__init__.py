@@ -1,0 +1,1 @@
+"""One short module a stage of dvc.yaml: read inputs, call the parts, write outputs."""

@@ -1,0 +1,88 @@
+"""Where a scenario's artifacts lie, and how a stage is started, timed and ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.errors import RecstillError
+from components.settings.base import SettingsType
+from components.settings.reading import read_section, scenario_section
+from components.storage.atomic import clear_disk_errors, write_json
+
+
+class Workspace:
+    """One scenario in one checkout: its settings, and the paths that ``dvc.yaml`` names.
+
+    Attributes:
+        scenario: Name under ``scenarios:`` in params.yaml.
+        root: The checkout.
+        artifacts: ``artifacts/<scenario>``, where every stage finds its inputs and leaves its outputs.
+    """
+
+    def __init__(self, scenario: str, root: Path) -> None:
+        self.scenario, self.root = scenario, root
+        self.artifacts = root / "artifacts" / scenario
+
+    def settings(self, section: str, model: type[SettingsType]) -> SettingsType:
+        """One validated section of the scenario. A stage's ``params`` in dvc.yaml name what it asks for here."""
+        return read_section(self.root, self.scenario, section, model)
+
+    def value(self, section: str) -> Any:
+        """A plain value of the scenario, such as ``seed`` or ``task``."""
+        return scenario_section(self.root, self.scenario, section)
+
+    def write_metrics(self, stage: str, quality: Mapping[str, Any], started: float) -> None:
+        """Write ``metrics/<stage>.json``: what was measured, and what it cost.
+
+        Args:
+            stage: Name in dvc.yaml.
+            quality: Figures of the stage, JSON-able.
+            started: ``time.monotonic()`` at its start.
+        """
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cost = {
+            "seconds": round(time.monotonic() - started, 2),
+            "cpu_seconds": round(sum(use.ru_utime + use.ru_stime for use in usage), 2),
+            "peak_mib": round(max(use.ru_maxrss for use in usage) / 1024, 1),
+        }
+        write_json(self.artifacts / "metrics" / f"{stage}.json", {**quality, "cost": cost})
+
+
+def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
+    """Entry point of every stage: ``python -m components.stages.<stage> <scenario>``.
+
+    Ends with exit status 1 and one clear message on a user's error, and 130 on Ctrl-C; nothing half-written is
+    left in either case.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m components.stages.{stage}", description=sys.modules["__main__"].__doc__
+    )
+    parser.add_argument("scenario", help="a scenario of params.yaml")
+    workspace = Workspace(parser.parse_args().scenario, Path.cwd())
+    # A polite kill ends like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with clear_disk_errors(workspace.artifacts):
+            work(workspace)
+    except RecstillError as error:
+        _refuse(f"{stage}@{workspace.scenario}: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{stage}@{workspace.scenario}: interrupted; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refuse(message: str) -> None:
+    print(f"\nerror: {message}", file=sys.stderr, flush=True)
+    # The flow shows the same message once more in its summary instead of DVC's "failed to reproduce".
+    if note := os.environ.get("RECSTILL_ERROR_FILE"):
+        Path(note).write_text(json.dumps({"message": message}), encoding="utf-8")
+    sys.exit(1)

@@ -1,0 +1,1 @@
+"""Bytes: atomic files, digests, checkpoints, the object store."""

@@ -1,0 +1,1 @@
+"""What is predicted: how a prepared data set becomes batches of prediction points."""

@@ -1,0 +1,1 @@
+"""Orchestration: Prefect over the stage graph of dvc.yaml. Imports no torch."""
