@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from components.errors import RecstillError
 from components.settings.base import SettingsType
 from components.settings.reading import read_section, scenario_section
@@ -61,11 +63,10 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
     """Entry point of every stage: ``python -m components.stages.<stage> <scenario>``.
 
     Ends with exit status 1 and one clear message on a user's error, and 130 on Ctrl-C; nothing half-written is
-    left in either case.
+    left in either case. Whoever starts it learns from the file named by ``RECSTILL_STAGE_NOTE`` how it ended.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m components.stages.{stage}", description=sys.modules["__main__"].__doc__
-    )
+    description = sys.modules["__main__"].__doc__
+    parser = argparse.ArgumentParser(prog=f"python -m components.stages.{stage}", description=description)
     parser.add_argument("scenario", help="a scenario of params.yaml")
     workspace = Workspace(parser.parse_args().scenario, Path.cwd())
     # A polite kill ends like Ctrl-C, so that temporary files are removed.
@@ -74,15 +75,18 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
         with clear_disk_errors(workspace.artifacts):
             work(workspace)
     except RecstillError as error:
-        _refuse(f"{stage}@{workspace.scenario}: {error}")
+        _end(error=str(error))
+        sys.exit(1)
     except KeyboardInterrupt:
-        print(f"\n{stage}@{workspace.scenario}: interrupted; nothing half-written is left", file=sys.stderr)
+        _end(error="interrupted; nothing half-written is left")
         sys.exit(130)
+    _end()
 
 
-def _refuse(message: str) -> None:
-    print(f"\nerror: {message}", file=sys.stderr, flush=True)
-    # The flow shows the same message once more in its summary instead of DVC's "failed to reproduce".
-    if note := os.environ.get("RECSTILL_ERROR_FILE"):
-        Path(note).write_text(json.dumps({"message": message}), encoding="utf-8")
-    sys.exit(1)
+def _end(error: str | None = None) -> None:
+    """Tell whoever started the stage how it ended; a person, when nobody else did."""
+    if path := os.environ.get("RECSTILL_STAGE_NOTE"):
+        seconds = time.time() - psutil.Process().create_time()
+        Path(path).write_text(json.dumps({"seconds": seconds, "error": error}), encoding="utf-8")
+    elif error:
+        print(f"\nerror: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,183 @@
+"""The command ``recstill``. Heavy libraries are imported by the command that needs them: help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from components.errors import RecstillError
+
+if TYPE_CHECKING:
+    from flows.graph import Stage, StageResult
+
+DEFAULT_SCENARIO = "movielens"
+
+app = typer.Typer(
+    help="Distil, prune and quantize a large recommender into a small one that can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ScenarioArgument = Annotated[str, typer.Argument(help="A scenario of params.yaml.", show_default=True)]
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument = DEFAULT_SCENARIO,
+    force: Annotated[bool, typer.Option("--force", help="Run stages even when nothing has changed.")] = False,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Leave what comes before this stage as it is.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first, e.g. scenarios.movielens.seed=1."),
+    ] = None,
+) -> None:
+    """Run the stages of a scenario that are not up to date: from raw events to a package and a report."""
+    from flows.console import Console
+    from flows.graph import pending, scenario_stages
+    from flows.params import assign, read_params
+
+    started = time.monotonic()
+    console, root = Console(), _checkout()
+    for change in assign(root, assignments or []):
+        console.say(f"params.yaml: {change}")
+    read_params(root)
+    stages = scenario_stages(root, scenario)
+    chosen = _stages_from(stages, first) if first else stages
+    # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
+    if not force and not pending(root, chosen):
+        console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
+    else:
+        results = _compressed(root, scenario, stages, chosen, force)
+        console.summary(results, time.monotonic() - started)
+    console.results(scenario, root / "artifacts" / scenario / "report")
+
+
+@app.command()
+def status(scenario: ScenarioArgument = DEFAULT_SCENARIO) -> None:
+    """Which stages of a scenario are up to date, and why the others are not."""
+    from flows.console import Console
+    from flows.graph import pending, scenario_stages
+    from flows.params import read_params
+
+    root = _checkout()
+    read_params(root)
+    stages = scenario_stages(root, scenario)
+    Console().state(stages, pending(root, stages))
+
+
+@app.command()
+def params(
+    scenario: Annotated[str | None, typer.Argument(help="Show the values of this scenario.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON schema, or a scenario's values.")] = False,
+) -> None:
+    """Every parameter with its type, default and meaning; with a scenario, the values that it has there."""
+    from flows.console import Console
+    from flows.params import described, read_params, schema
+
+    console = Console()
+    if scenario is None:
+        console.document(schema()) if as_json else console.parameters(described(None, None))
+        return
+    loaded = read_params(_checkout())
+    parameters = described(loaded, scenario)
+    if as_json:
+        console.document(loaded.scenarios[scenario].model_dump(mode="json"))
+    else:
+        console.parameters(parameters)
+
+
+@app.command()
+def predict(
+    package: Annotated[Path, typer.Argument(help="A package folder, e.g. artifacts/movielens/package.")],
+    history: Annotated[str, typer.Option("--history", help="Item ids, oldest first, separated by commas.")] = "",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items to recommend.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Recommend items for a history, from a package alone."""
+    from components.serving.predictor import Predictor
+
+    from flows.console import Console
+
+    ids = [part.strip() for part in history.split(",") if part.strip()]
+    Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
+
+
+def _compressed(
+    root: Path, scenario: str, stages: Sequence[Stage], chosen: Sequence[Stage], force: bool
+) -> list[StageResult]:
+    """Run the flow; stages that it was not asked for or did not reach count as skipped."""
+    _prefer_quiet_prefect()
+    from components.storage.atomic import write_json
+    from flows.compress import compress
+    from flows.graph import StageResult
+
+    started = time.time()
+    state = compress(str(root), scenario, [stage.address for stage in chosen], force, return_state=True)
+    if not state.is_completed():
+        raise RecstillError(
+            state.message or "the run did not complete", f"`recstill status {scenario}` shows what is left."
+        )
+    ended: dict[str, StageResult] = {result.address: result for result in state.result()}
+    results = [ended.get(stage.address, StageResult(stage.address, "skipped")) for stage in stages]
+    # What each stage cost, and what was spent around them: for whoever wants to know where the time went.
+    record = {"started": started, "ended": time.time(), "stages": [asdict(result) for result in results]}
+    write_json(root / ".recstill" / "runs" / f"{scenario}.json", record)
+    return results
+
+
+def _prefer_quiet_prefect() -> None:
+    """Defaults for a run on one machine, before Prefect reads its settings; the environment overrules them."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+
+def _checkout() -> Path:
+    """The root of the checkout, as the current folder: stages are run from there."""
+    from flows.graph import enter_checkout
+
+    # `python` in dvc.yaml shall be the interpreter that runs this command, activated or not.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    return enter_checkout()
+
+
+def _stages_from(stages: Sequence[Stage], first: str) -> list[Stage]:
+    """The stage named ``first`` and everything that depends on it.
+
+    Raises:
+        RecstillError: There is no such stage.
+    """
+    from components.settings.base import nearest
+
+    names = [stage.name for stage in stages]
+    if first not in names:
+        raise RecstillError(f"unknown stage {first!r}; {nearest(first, names)}")
+    chosen: list[Stage] = []
+    for stage in stages:
+        if stage.name == first or any(before.address in stage.upstream for before in chosen):
+            chosen.append(stage)
+    return chosen
+
+
+def main() -> None:
+    """Entry point: a user's error is one message and exit status 1, Ctrl-C is exit status 130."""
+    try:
+        app()
+    except RecstillError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; nothing half-written is left, run the same command again to go on", err=True)
+        sys.exit(130)

@@ -1,0 +1,155 @@
+"""params.yaml for the command line: read whole, explained, and changed without losing its comments."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+
+from components.errors import SettingsError
+from components.settings.base import nearest, validated
+from components.settings.reading import PARAMS_FILE, read_document
+from components.settings.scenario import Params, Scenario
+from components.storage.atomic import new_file
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of a scenario.
+
+    Attributes:
+        key: Dotted, below ``scenarios.<name>``.
+        type: In words.
+        value: What it is in the scenario that was asked for, or its default.
+        meaning: One or two sentences.
+    """
+
+    key: str
+    type: str
+    value: str
+    meaning: str
+
+
+def read_params(root: Path) -> Params:
+    """All of params.yaml, validated.
+
+    Raises:
+        SettingsError: It is missing or wrong.
+    """
+    return validated(Params, read_document(root), "")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of params.yaml, for editors."""
+    return Params.model_json_schema()
+
+
+def assign(root: Path, assignments: Sequence[str]) -> list[str]:
+    """Apply ``key=value`` assignments to params.yaml, all or none, keeping its comments and order.
+
+    Returns:
+        One phrase for each value that changed.
+
+    Raises:
+        SettingsError: An assignment is malformed, or params.yaml would no longer be valid.
+    """
+    if not assignments:
+        return []
+    read_document(root)
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    round_trip.width = 120
+    path = root / PARAMS_FILE
+    document = round_trip.load(path.read_text(encoding="utf-8"))
+    changes = [change for assignment in assignments if (change := _assigned(document, assignment))]
+    text = io.StringIO()
+    round_trip.dump(document, text)
+    validated(Params, yaml.safe_load(text.getvalue()), "")
+    if changes:
+        with new_file(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+    return changes
+
+
+def _assigned(document: Any, assignment: str) -> str:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"--set {assignment!r} is not KEY=VALUE", "Example: --set scenarios.movielens.seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {key}: {text!r} is not a YAML value") from None
+    *parents, last = key.strip().split(".")
+    place = document
+    for depth, parent in enumerate(parents):
+        # Below a scenario a section may be left out in the file, since it has defaults; a scenario may not.
+        if parent not in place and depth < 2:
+            raise SettingsError(
+                f"--set: unknown key {'.'.join(parents[: depth + 1])!r}; {nearest(parent, list(place))}"
+            )
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"--set: {'.'.join(parents[: depth + 1])!r} is a value, it has no keys")
+    before = place.get(last)
+    if last in place and before == value:
+        return ""
+    place[last] = value
+    return f"{key.strip()} {before!r} -> {value!r}"
+
+
+def described(params: Params | None, scenario: str | None) -> list[Parameter]:
+    """Every parameter of a scenario, with the scenario's values when one is named.
+
+    Raises:
+        SettingsError: There is no such scenario.
+    """
+    values: BaseModel | None = None
+    if params is not None and scenario is not None:
+        if scenario not in params.scenarios:
+            raise SettingsError(f"unknown scenario {scenario!r}; {nearest(scenario, list(params.scenarios))}")
+        values = params.scenarios[scenario]
+    return list(_fields(Scenario, values, ""))
+
+
+def _fields(model: type[BaseModel], values: BaseModel | None, prefix: str) -> Iterator[Parameter]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        value = getattr(values, name) if values is not None else field.get_default(call_default_factory=True)
+        nested = _nested_models(field, value if values is not None else None)
+        if not nested:
+            yield Parameter(key, _type_name(field), _shown(value), " ".join((field.description or "").split()))
+        for inner in nested:
+            title = f"{key}." if len(nested) == 1 else f"{key}[{_kind(inner)}]."
+            inner_values = value if isinstance(value, inner) else None
+            yield from _fields(inner, inner_values, title)
+
+
+def _nested_models(field: FieldInfo, value: Any) -> list[type[BaseModel]]:
+    if isinstance(value, BaseModel):
+        return [type(value)]
+    candidates = (field.annotation, *get_args(field.annotation))
+    return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def _kind(model: type[BaseModel]) -> str:
+    return "|".join(str(word) for word in get_args(model.model_fields["kind"].annotation))
+
+
+def _type_name(field: FieldInfo) -> str:
+    words = get_args(field.annotation)
+    if words and all(isinstance(word, str) for word in words):
+        return " | ".join(words)
+    name = getattr(field.annotation, "__name__", None)
+    return name if name and not words else str(field.annotation).replace("typing.", "").replace("datetime.", "")
+
+
+def _shown(value: Any) -> str:
+    return "(required)" if value is PydanticUndefined else str(value)

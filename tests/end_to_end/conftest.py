@@ -1,0 +1,93 @@
+"""A checkout of this working tree in an empty folder, driven only through its commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.stage_modules import ROOT
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A clean checkout, and the ways to run commands in it as a user would."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment (``recstill``, ``dvc``, ``python``); output and errors are kept apart."""
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def succeed(self, *command: str, **environment: str) -> str:
+        """Run a command that has to end well; its output."""
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def refuse(self, *command: str, **environment: str) -> str:
+        """Run a command that has to end with one clear error and no traceback; the error."""
+        done = self.run(*command, **environment)
+        assert done.returncode not in (0, 130), f"{' '.join(command)} ended well:\n{done.stdout}"
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done.stderr
+
+
+def new_checkout(folder: Path) -> Checkout:
+    """The files that git knows or would add, committed in a new repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    root = folder / "recstill"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
+    for name in ("PREFECT_API_URL", "RECSTILL_STORE"):
+        environment.pop(name, None)
+    checkout = Checkout(root, environment)
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    checkout.succeed("git", "init", "-q")
+    checkout.succeed("git", "add", "-A")
+    checkout.succeed("git", *identity, "commit", "-q", "-m", "the working tree")
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """A checkout in which the synthetic scenario has run, and what the run printed."""
+    checkout = new_checkout(tmp_path_factory.mktemp("finished"))
+    return checkout, checkout.succeed("recstill", "run", "synthetic")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    """A checkout in which nothing has run."""
+    return new_checkout(tmp_path)

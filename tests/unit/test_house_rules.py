@@ -1,0 +1,126 @@
+"""The rules of the house that a reader cannot be trusted to remember."""
+
+from __future__ import annotations
+
+import ast
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.stage_modules import ROOT, imported_modules, stage_names
+
+COMPONENTS = sorted((ROOT / "components").rglob("*.py"))
+FLOWS = sorted((ROOT / "flows").rglob("*.py"))
+
+# Each layer may import itself and those before it; `errors` may be imported by all.
+LAYERS = (
+    {"errors"},
+    {"settings", "storage"},
+    {"data"},
+    {"tasks"},
+    {"networks"},
+    {"soft_labels"},
+    {"training"},
+    {"compression"},
+    {"evaluation"},
+    {"provenance"},
+    {"serving"},
+    {"stages"},
+)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def layer_of(path: Path) -> int:
+    package = path.relative_to(ROOT / "components").parts[0].removesuffix(".py")
+    return next((number for number, layer in enumerate(LAYERS) if package in layer), -1)
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=relative)
+def test_components_import_no_orchestrator(path: Path) -> None:
+    assert not imports(path) & {"prefect", "prefect_dask", "dvc", "flows"}
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=relative)
+def test_flows_import_no_torch(path: Path) -> None:
+    assert not imports(path) & {"torch", "pytorch_lightning", "lightning", "torchmetrics"}
+
+
+@pytest.mark.parametrize("path", [path for path in COMPONENTS if path.parent != ROOT / "components"], ids=relative)
+def test_imports_between_components_go_one_way(path: Path) -> None:
+    assert layer_of(path) > 0, "a new package of components/ needs its place in LAYERS"
+    later = [
+        relative(module)
+        for module in imported_modules(path)
+        if module.parent != ROOT / "components" and layer_of(module) > layer_of(path)
+    ]
+    assert not later
+
+
+def test_components_have_no_import_circles() -> None:
+    edges = {path: imported_modules(path) for path in COMPONENTS if path.name != "__init__.py"}
+
+    def walk(path: Path, trail: list[Path]) -> None:
+        assert path not in trail, "circle: " + " -> ".join(relative(step) for step in [*trail, path])
+        if path not in done:
+            for step in edges.get(path, ()):
+                walk(step, [*trail, path])
+            done.add(path)
+
+    done: set[Path] = set()
+    for path in edges:
+        walk(path, [])
+
+
+@pytest.mark.parametrize("path", COMPONENTS + FLOWS, ids=relative)
+def test_nothing_is_pickled_or_extracted(path: Path) -> None:
+    forbidden_calls = {"torch.save", "torch.load", "joblib.load", "joblib.dump", "yaml.load", "pl.read_excel"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in forbidden_calls
+            assert not called.endswith(".extractall")
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert keywords.get("allow_pickle") != "True"
+            assert keywords.get("weights_only") != "False"
+    assert not imports(path) & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "tarfile"}
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=relative)
+def test_flows_hold_no_second_list_of_stages(path: Path) -> None:
+    words = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = {word for word in words if word.partition("@")[0] in set(stage_names()) - {"package"}}
+    assert not named
+
+
+@pytest.mark.parametrize("path", COMPONENTS + FLOWS, ids=relative)
+def test_modules_are_small_and_named_after_what_they_hold(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+    assert not re.search(r"util|helper|manager|common|misc", path.stem)
+
+
+def test_the_layers_are_those_of_the_plan() -> None:
+    names = [name for layer in LAYERS for name in layer]
+    assert len(names) == len(set(names))
+    assert all(not a & b for a, b in pairwise(LAYERS))
+    packages = {path.name for path in (ROOT / "components").iterdir() if (path / "__init__.py").is_file()}
+    assert packages <= set(names)

@@ -1,0 +1,43 @@
+"""dvc.yaml says of each stage exactly what the stage's code does: modules, parameters, files."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.stage_modules import ROOT, modules_of, stage_names
+
+GRAPH: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", stage_names())
+def test_deps_name_every_module_that_the_stage_imports(stage: str) -> None:
+    listed = [dep for dep in GRAPH[stage]["do"]["deps"] if dep.endswith(".py")]
+    assert listed == modules_of(stage), "run `make stage-deps`"
+
+
+@pytest.mark.parametrize("stage", stage_names())
+def test_params_name_what_the_stage_reads_and_nothing_else(stage: str) -> None:
+    read = set()
+    for node in ast.walk(ast.parse((ROOT / "components" / "stages" / f"{stage}.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("workspace.settings", "workspace.value"):
+            section = node.args[0]
+            assert isinstance(section, ast.Constant), (
+                "a stage names its sections literally, so that this test sees them"
+            )
+            read.add(f"scenarios.${{key}}.{section.value}")
+    assert read == set(GRAPH[stage]["do"]["params"])
+
+
+@pytest.mark.parametrize("stage", stage_names())
+def test_the_command_runs_the_stage_of_that_name(stage: str) -> None:
+    assert GRAPH[stage]["do"]["cmd"] == f"python -m components.stages.{stage} ${{key}}"
+    assert GRAPH[stage]["do"]["desc"]
+
+
+def test_every_stage_module_is_in_the_graph() -> None:
+    modules = {path.stem for path in (ROOT / "components" / "stages").glob("*.py")} - {"__init__", "workspace"}
+    assert modules == set(stage_names())
