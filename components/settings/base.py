@@ -47,7 +47,9 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _explained(model: Any, value: Any, where: str, problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
-    key = ".".join([where, *path]) if where else ".".join(path)
+    # The tag that chose one model of a union is no key that anybody typed.
+    typed = [part for place, part in enumerate(path) if not _is_tag(model, path[:place], part)]
+    key = ".".join([where, *typed]) if where else ".".join(typed)
     if problem["type"] == "extra_forbidden":
         return f"params.yaml: unknown key {key!r}; {nearest(path[-1], _known_keys(model, path[:-1]))}"
     if problem["type"] == "missing":
@@ -58,7 +60,19 @@ def _explained(model: Any, value: Any, where: str, problem: Any) -> str:
 
 
 def _known_keys(model: Any, path: list[str]) -> list[str]:
-    """The field names at ``path`` below ``model``, following nested models and unions of them."""
+    """The field names at ``path`` below ``model``."""
+    return sorted({name for current in _models_at(model, path) for name in current.model_fields})
+
+
+def _is_tag(model: Any, path: list[str], part: str) -> bool:
+    level = _models_at(model, path)
+    return not any(part in current.model_fields for current in level) and any(
+        _is_tagged(current, part) for current in level
+    )
+
+
+def _models_at(model: Any, path: list[str]) -> list[type[BaseModel]]:
+    """The models at ``path`` below ``model``, following nested models and unions of them."""
     level = _models_in(model)
     for part in path:
         fields = [current.model_fields[part] for current in level if part in current.model_fields]
@@ -68,7 +82,7 @@ def _known_keys(model: Any, path: list[str]) -> list[str]:
             or [current for current in level if _is_tagged(current, part)]
             or level
         )
-    return sorted({name for current in level for name in current.model_fields})
+    return level
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -12,6 +12,8 @@ class EvaluationSettings(Settings):
 
     bootstrap_samples: int = Field(default=2000, ge=100)
     """Resamples of the users for each 95 % interval."""
+    bootstrap_seed: int = Field(default=0, ge=0)
+    """Seed of the resamples."""
     latency_requests: int = Field(default=300, ge=10)
     """Requests of batch 1 that are timed for each variant."""
     throughput_batches: int = Field(default=20, ge=2)

@@ -9,7 +9,14 @@ from pydantic import Field, field_validator
 from components.settings.base import Settings
 
 VariantName = Literal[
-    "fp32", "int8_dynamic", "int8_dynamic_tensor", "int8_static", "int8_table8", "int8_table4", "kmeans8_table8"
+    "fp32",
+    "int8_dynamic",
+    "int8_dynamic_tensor",
+    "int8_static",
+    "int8_table8",
+    "int8_table4",
+    "int4_table4",
+    "kmeans8_table8",
 ]
 
 
@@ -23,16 +30,19 @@ class QuantizationSettings(Settings):
         "int8_static",
         "int8_table8",
         "int8_table4",
+        "int4_table4",
         "kmeans8_table8",
     )
     """``fp32``: the exported graph. ``int8_dynamic``: int8 weights a channel, activations quantized on the fly.
     ``int8_dynamic_tensor``: the same with one scale a tensor. ``int8_static``: activation ranges from calibration.
     ``int8_table8``, ``int8_table4``: int8 weights with one shared row-wise int8 or int4 item table.
-    ``kmeans8_table8``: weights as indices into a k-means codebook, with the int8 table."""
+    ``int4_table4``: weights and table int4, activations fp32. ``kmeans8_table8``: weights as indices into a k-means
+    codebook, with the int8 table; smaller on disk only, since runtimes look the weights up once, when they load it."""
     calibration_histories: int = Field(default=512, ge=8)
     """Training histories from which ``int8_static`` takes its activation ranges."""
     table_block: int = Field(default=32, ge=16)
-    """Values of an item row that share one scale in the item table (a power of two, at least 16)."""
+    """Values of an item row that share one scale at most, in the item table and in int4 weights (a power of two, at
+    least 16). Rows that are no multiple of it take a smaller block where that stores fewer bytes."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)
     """Entries of the k-means codebook of each weight matrix."""
 

@@ -15,6 +15,6 @@ class SoftLabelSettings(Settings):
     codec: Literal["dense", "top_k_tail"] = "top_k_tail"
     """``dense``: every outcome (small K). ``top_k_tail``: the k largest and the log of the mass that is left."""
     k: int = Field(default=64, ge=1)
-    """Labels a row of ``top_k_tail``."""
+    """Outcomes that ``top_k_tail`` stores singly for each point; all of them when there are fewer."""
     rows_per_part: int = Field(default=65_536, ge=1)
-    """Prediction points in one part of the cache."""
+    """Prediction points in one part of the cache: what is scored again at most after an interruption."""

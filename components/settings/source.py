@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +21,13 @@ class _Selection(Settings):
     """Only events at most this long before ``as_of`` (or the newest event) are used, e.g. ``P365D``. None: all."""
     max_rejected_share: float = Field(default=0.01, ge=0, le=1)
     """The stage fails when a greater share of rows than this is rejected by the schema check."""
+
+    @field_validator("as_of")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     @field_validator("window")
     @classmethod
@@ -52,7 +59,10 @@ class ColumnMapping(Settings):
     item: str = "item"
     """Column with the item id: text or whole number."""
     timestamp: str = "timestamp"
-    """Column with the time of the event: seconds, milliseconds since 1970, an ISO text or a datetime."""
+    """Column with the time of the event: a number since 1970, an ISO 8601 text, a date or a datetime; UTC unless it
+    names another zone."""
+    time_unit: Literal["auto", "seconds", "milliseconds", "microseconds"] = "auto"
+    """Unit of times that are numbers. ``auto`` tells it from each number's size, which is right from 1974 on."""
     title: str | None = None
     """Optional column with a title of the item, shown by ``recstill predict``."""
 
@@ -73,12 +83,21 @@ class SyntheticSource(_Selection):
     """A seeded generator."""
     users: int = Field(default=400, ge=2)
     """How many users."""
-    items: int = Field(default=200, ge=10)
+    items: int = Field(default=200, ge=12)
     """How many items."""
-    events_per_user: int = Field(default=30, ge=4)
+    events_per_user: int = Field(default=30, ge=6)
     """Mean number of events a user."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the generator."""
+
+    @model_validator(mode="after")
+    def _items_suffice(self) -> SyntheticSource:
+        if self.events_per_user > self.items // 2:
+            raise ValueError(
+                f"events_per_user ({self.events_per_user}) must be at most half of items ({self.items}): "
+                "no user meets an item twice"
+            )
+        return self
 
 
 SourceSettings = Annotated[PublishedSource | TableSource | SyntheticSource, Field(discriminator="kind")]

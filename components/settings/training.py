@@ -7,7 +7,20 @@ from pydantic import ConfigDict, Field, model_validator
 from components.settings.base import Settings
 
 # What Recstill itself gives to the Trainer; a second value from params.yaml could only contradict it.
-_OURS = {"max_epochs", "callbacks", "logger", "default_root_dir", "enable_checkpointing", "gradient_clip_val"}
+_OURS = {
+    "callbacks",
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "gradient_clip_val",
+    "logger",
+    "max_epochs",
+    "num_sanity_val_steps",
+    "plugins",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+}
 
 
 class OptimizationSettings(Settings):
@@ -18,7 +31,7 @@ class OptimizationSettings(Settings):
     patience: int = Field(default=5, ge=1)
     """Validations without a better NDCG@10 before training stops; the best weights are kept."""
     batch_size: int = Field(default=64, ge=1)
-    """Windows a step."""
+    """Windows of full length a step; of shorter ones as many more as have no more positions together."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -27,6 +40,10 @@ class OptimizationSettings(Settings):
     """Share of the steps in which the learning rate rises."""
     final_learning_rate_share: float = Field(default=0.05, ge=0, le=1)
     """Learning rate at the end of the cosine, as a share of the peak."""
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    average_decay: float = Field(default=0.99, ge=0, lt=1)
+    """Decay a step of the moving average of the weights, which is what is validated and kept. 0: no average."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
