@@ -1,1 +1,1 @@
-"""Codec, writer and reader of the soft-label cache."""
+"""The teacher's distribution at every training point, computed once and kept in the object store."""

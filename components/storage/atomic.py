@@ -22,18 +22,30 @@ def new_file(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full or the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with clear_disk_errors(path):
+    with temporary_file(path) as temporary:
+        yield temporary
+        temporary.chmod(0o644)
+        sync_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def temporary_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, in a folder that exists; it is removed when the block ends.
+
+    Raises:
+        StorageError: The disk is full or the place cannot be written.
+    """
+    with clear_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
             yield temporary
-            temporary.chmod(0o644)
-            _sync(temporary)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -43,33 +55,40 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full or the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        with clear_disk_errors(path):
+    with clear_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        older = temporary.with_name(temporary.name + ".older")
+        try:
             yield temporary
             temporary.chmod(0o755)
             for file in temporary.rglob("*"):
                 if file.is_file():
-                    _sync(file)
+                    sync_file(file)
+            # A folder cannot be replaced in one step; it is moved aside rather than emptied in its place, so that
+            # a kill between the steps leaves no folder, and never half of one.
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                path.replace(older)
             else:
                 path.unlink(missing_ok=True)
             temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            sync_folder(path.parent)
+        finally:
+            if older.exists() and not path.exists():
+                older.replace(path)
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(older, ignore_errors=True)
 
 
 @contextmanager
 def clear_disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space", "read-only" and "not permitted" while writing ``path`` into a StorageError."""
+    """Turns "no space", "read-only", "not permitted" and a file where a folder should be into a StorageError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left to write {path}", "Free some disk space and run again.") from None
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"{path} cannot be written: {error.strerror}", "Check its permissions.") from None
         raise
 
@@ -94,6 +113,18 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is damaged: {error}", "Delete it and run `recstill run` again.") from None
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, so that a rename outlives a power cut."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,61 @@
+"""How far the scoring is: a bar with rates on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class RowProgress:
+    """Shows rows done of ``rows``, rows a second and the time left.
+
+    Args:
+        rows: How many there are.
+        what: What is being done with them.
+        show: False for silence.
+    """
+
+    def __init__(self, rows: int, what: str, show: bool = True) -> None:
+        self._rows, self._what, self._show = rows, what, show
+        self._console = Console(highlight=False)
+        self._done = self._reused = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (show and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task(what, total=rows, rate="")
+
+    def __enter__(self) -> RowProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, rows: int, reused: bool = False) -> None:
+        """Count rows; ``reused`` ones cost nothing and leave the rate alone."""
+        self._done += rows
+        self._reused += rows if reused else 0
+        now = time.monotonic()
+        rate = (self._done - self._reused) / max(now - self._started, 1e-6)
+        self._bar.update(self._task, completed=self._done, rate=f"{rate:,.0f} rows/s")
+        due = now - self._last_line >= _SECONDS_BETWEEN_LINES
+        if self._show and not self._console.is_terminal and due and rate > 0:
+            self._last_line = now
+            left = (self._rows - self._done) / rate
+            self._console.print(
+                f"{self._what}: {self._done:,} of {self._rows:,} rows, {rate:,.0f} rows/s, {left:.0f} s left"
+            )

@@ -1,0 +1,65 @@
+"""Score every training point with the teacher and keep the labels in the object store."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from components.data.dataset import read_dataset
+from components.networks.ensemble import read_teacher, teacher_digest
+from components.settings.soft_labels import SoftLabelSettings
+from components.settings.threads import threads_per_network
+from components.settings.training import TrainerSettings
+from components.soft_labels.manifest import written
+from components.soft_labels.writer import write_cache
+from components.stages.workspace import Workspace, run_stage
+from components.storage.atomic import new_file
+from components.storage.object_store import open_store
+from components.tasks.building import task_of
+
+
+def work(workspace: Workspace) -> None:
+    """From ``dataset/`` and ``teacher/`` to the parts in the store and ``soft_labels/manifest.json``."""
+    torch.set_num_threads(threads_per_network())
+    started = time.monotonic()
+    settings = workspace.settings("soft_labels", SoftLabelSettings)
+    trainer = workspace.settings("trainer", TrainerSettings)
+    dataset = read_dataset(workspace.artifacts / "dataset")
+    folder = workspace.artifacts / "teacher"
+    teacher = read_teacher(folder)
+    record = teacher.record()
+    max_length = int(record.get("members", [record])[0]["max_length"])
+    task = task_of(workspace.value("task"), dataset, max_length)
+    store = open_store()
+    print(f"labelling {task.points:,} points for {task.outcomes:,} outcomes in {store.address}", flush=True)
+
+    manifest = write_cache(
+        store,
+        teacher,
+        task,
+        settings,
+        teacher_digest=teacher_digest(folder),
+        dataset_digest=dataset.digest,
+        accelerator=trainer.accelerator,
+    )
+    with new_file(workspace.artifacts / "soft_labels" / "manifest.json") as path:
+        path.write_bytes(written(manifest))
+    quality = {
+        "rows": manifest.rows,
+        "parts": len(manifest.parts),
+        "bytes": manifest.bytes,
+        "bytes_per_row": round(manifest.bytes / manifest.rows, 2),
+        "mean_top1_probability": round(manifest.mean("top_mass"), 6),
+        "mean_kept_mass": round(manifest.mean("kept_mass"), 6),
+        "cache_id": manifest.id,
+    }
+    workspace.write_metrics("soft_labels", quality, started)
+    print(
+        f"{manifest.bytes / 2**20:.1f} MiB, {quality['bytes_per_row']:.0f} bytes a point; "
+        f"{manifest.mean('kept_mass'):.1%} of the teacher's mass is stored singly"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("soft_labels", work)

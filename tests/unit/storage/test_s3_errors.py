@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, SSLError
+
+from components.errors import StorageError
+from components.storage.contract import MissingObjectError
+from components.storage.s3_errors import explained
+
+ENDPOINT = "https://someone:passw0rd@s3.example.org:9000/path?X-Amz-Signature=5ecret"
+
+
+def refusal(code: str, status: int, minutes_ahead: float = 0.0) -> ClientError:
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=minutes_ahead))
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": {"date": date}}
+    message = "StringToSign: AWS4-HMAC-SHA256 5ecret"
+    return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (refusal("SignatureDoesNotMatch", 403), r"refuses the credentials \(SignatureDoesNotMatch\)"),
+        (refusal("RequestTimeTooSkewed", 403, 20), "clock is off by about 20 minutes"),
+        (refusal("403", 403, -20), "clock is off by about 20 minutes"),
+        (refusal("NoSuchBucket", 404), "the bucket of s3://bucket does not exist"),
+        (refusal("SlowDown", 503), "answers SlowDown for a/b"),
+        (SSLError(endpoint_url=ENDPOINT, error="x"), r"certificate of https://s3\.example\.org:9000 "),
+        (EndpointConnectionError(endpoint_url=ENDPOINT), r"cannot be reached at https://s3\.example\.org:9000 "),
+    ],
+)
+def test_each_failure_is_one_message_without_a_secret(error: Exception, said: str) -> None:
+    with pytest.raises(StorageError, match=said) as caught:
+        raise explained(error, "s3://bucket", ENDPOINT, "a/b")
+    assert caught.value.remedy
+    for secret in ("passw0rd", "5ecret", "someone"):
+        assert secret not in str(caught.value)
+
+
+def test_a_missing_object_is_told_from_every_other_failure() -> None:
+    assert isinstance(explained(refusal("NoSuchKey", 404), "s3://bucket", ENDPOINT, "a/b"), MissingObjectError)
+    assert not isinstance(explained(refusal("NoSuchBucket", 404), "s3://bucket", ENDPOINT, "a/b"), MissingObjectError)
