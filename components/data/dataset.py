@@ -5,7 +5,8 @@ A folder of Parquet tables and one record:
 ``train.parquet``, ``validation.parquet``, ``test.parquet``
     Events sorted by (user, position): ``user`` int32 and ``item`` int32 (dense indices from 0), ``position`` int32
     (place in the user's whole history, from 0) and ``timestamp`` int64 (microseconds since 1970, UTC). A user's
-    training events come before its validation events, and those before its test events. ``train`` has ``point``
+    training events come before its validation events, and those before its test events; in a temporal split a user
+    may have several of each, or none, and its first event may be a target without history. ``train`` has ``point``
     int64 as well: the stable id of the prediction point whose target is that event, 0 to P - 1 in the order of the
     rows; -1 for a user's first event, which has no history to be predicted from.
 ``items.parquet``

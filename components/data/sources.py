@@ -1,0 +1,29 @@
+"""The source that a scenario's settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.data.published import PublishedSet, read_entry
+from components.data.rows import Source
+from components.data.synthetic import SyntheticLog
+from components.data.tables import Table
+from components.settings.source import PublishedSource, SourceSettings, TableSource
+
+
+def open_source(settings: SourceSettings, root: Path) -> Source:
+    """The source of a scenario.
+
+    Args:
+        settings: ``scenarios.<scenario>.source``.
+        root: The checkout, which relative paths start from.
+
+    Raises:
+        DataError: The source is not there, or cannot be fetched.
+        IntegrityError: What was fetched is not what was expected.
+    """
+    if isinstance(settings, PublishedSource):
+        return PublishedSet(read_entry(root / settings.path))
+    if isinstance(settings, TableSource):
+        return Table(settings, root)
+    return SyntheticLog(settings)

@@ -1,0 +1,57 @@
+"""Which events are learned from, which decide when to stop, and which measure the result."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from components.data.times import iso
+from components.errors import DataError
+from components.settings.prepare import PrepareSettings
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+def split_events(timestamp: np.ndarray, offsets: np.ndarray, settings: PrepareSettings) -> np.ndarray:
+    """The split of each event: in each user's history first training, then validation, then test events.
+
+    Args:
+        timestamp: ``(E,)`` int64, ascending within each user.
+        offsets: ``(users + 1,)`` where each user's events begin.
+        settings: The kind of split and its shares.
+
+    Returns:
+        ``(E,)`` int8: 0 training, 1 validation, 2 test.
+
+    Raises:
+        DataError: Ties in time leave a temporal split without events of one kind.
+    """
+    if settings.split == "leave_one_out":
+        return _leave_one_out(offsets)
+    return _temporal(timestamp, settings)
+
+
+def _leave_one_out(offsets: np.ndarray) -> np.ndarray:
+    split = np.full(offsets[-1], TRAIN, dtype=np.int8)
+    split[offsets[1:] - 1] = TEST
+    split[offsets[1:] - 2] = VALIDATION
+    return split
+
+
+def _temporal(timestamp: np.ndarray, settings: PrepareSettings) -> np.ndarray:
+    """Splits at two instants, the same for all users; events of the very instant belong to the later side, so that
+    nothing is learned from a time that is also measured."""
+    count = len(timestamp)
+    places = [
+        min(round(count * share), count - 1)
+        for share in (1 - settings.validation_share - settings.test_share, 1 - settings.test_share)
+    ]
+    begins = np.partition(timestamp, places)[places]
+    split = np.searchsorted(begins, timestamp, side="right").astype(np.int8)
+    missing = [name for number, name in enumerate(("training", "validation", "test")) if not (split == number).any()]
+    if missing:
+        raise DataError(
+            f"the temporal split leaves no {' and no '.join(missing)} events: too many of the {count:,} events share "
+            f"a time (validation would begin at {iso(int(begins[0]))}, test at {iso(int(begins[1]))})",
+            "Change prepare.validation_share or prepare.test_share in params.yaml, or use split: leave_one_out.",
+        )
+    return split

@@ -1,0 +1,208 @@
+"""The schema check on every batch: good rows become events, bad rows are put aside with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import dataframely as dy
+import polars as pl
+
+from components.data.ids import as_ids, is_given
+from components.data.rows import RawRows
+from components.data.times import microseconds
+from components.errors import DataError
+
+# What the schema's rules find, most basic first: a row is put aside for the first that applies.
+_REASONS = {
+    "user_is_an_id": "user of wrong type",
+    "user|nullability": "null user",
+    "item_is_an_id": "item of wrong type",
+    "item|nullability": "null item",
+    "timestamp_is_a_time": "time does not parse",
+    "timestamp|nullability": "null time",
+    "timestamp|min": "negative time",
+    "timestamp|max": "future time",
+}
+DUPLICATE = "duplicate event"
+"""Reason of a row whose user, item and time an earlier row has already."""
+_QUARANTINE = {
+    "file": pl.String,
+    "row": pl.Int64,
+    "user": pl.String,
+    "item": pl.String,
+    "timestamp": pl.String,
+    "reason": pl.String,
+}
+
+
+class EventTable(dy.Schema):
+    """Events as they leave ingest: in the order of the source, no two of them the same."""
+
+    user = dy.String(nullable=False)
+    item = dy.String(nullable=False)
+    timestamp = dy.Int64(nullable=False, min=0)
+    row = dy.Int64(nullable=False, min=0)
+
+    @dy.rule()
+    def no_duplicate(cls) -> pl.Expr:  # noqa: N805
+        """The first of several equal events is kept."""
+        return pl.struct("user", "item", "timestamp").is_first_distinct()
+
+
+@dataclass
+class Validation:
+    """Checks batches one by one and keeps the account.
+
+    Attributes:
+        latest: Microseconds since 1970; later events are from the future.
+        time_unit: Unit of times that are numbers.
+        rows: Rows seen so far.
+    """
+
+    latest: int
+    time_unit: str = "auto"
+    rows: int = 0
+    _good: list[pl.DataFrame] = field(default_factory=list)
+    _bad: list[pl.DataFrame] = field(default_factory=list)
+    _starts: list[tuple[int, str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._schema = _batch_schema(self.latest)
+
+    def add(self, batch: RawRows) -> None:
+        """Check one batch.
+
+        Raises:
+            DataError: A column holds something that is never an id or a time, such as lists.
+        """
+        for name in ("user", "item", "timestamp"):
+            _require_usable(batch, name)
+        raw = batch.rows
+        parsed = pl.DataFrame(
+            {
+                "user": as_ids(raw["user"]),
+                "item": as_ids(raw["item"]),
+                "timestamp": microseconds(raw["timestamp"], self.time_unit),
+                "row": pl.int_range(self.rows, self.rows + len(raw), eager=True),
+                "user_given": is_given(raw["user"]),
+                "item_given": is_given(raw["item"]),
+                "timestamp_given": is_given(raw["timestamp"]),
+            }
+        )
+        good, failures = self._schema.filter(parsed)
+        self._good.append(good.select("user", "item", "timestamp", "row"))
+        if len(good) < len(parsed):
+            details = failures.details()
+            reason = pl.coalesce(
+                pl.when(pl.col(rule) == "invalid").then(pl.lit(reason)) for rule, reason in _REASONS.items()
+            )
+            places = details["row"] - self.rows
+            self._bad.append(
+                pl.DataFrame(
+                    {
+                        "file": pl.repeat(batch.file, len(places), eager=True),
+                        "row": places + batch.first,
+                        **{name: raw[name].gather(places).cast(pl.String) for name in ("user", "item", "timestamp")},
+                        "reason": details.select(reason.alias("reason"))["reason"],
+                    }
+                )
+            )
+        self._starts.append((self.rows, batch.file, batch.first))
+        self.rows += len(raw)
+
+    def finish(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """All good rows as an :class:`EventTable`, and the quarantine.
+
+        Returns:
+            Events (``user``, ``item``, ``timestamp``, ``row``: number in the whole source, from 0) in the order of the
+            source, and the rejected rows (``file``, ``row``: number in its file, from 1, the values as text,
+            ``reason``). Of a duplicate, the time is given in UTC.
+        """
+        empty = pl.DataFrame(schema={"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "row": pl.Int64})
+        events, failures = EventTable.filter(pl.concat([empty, *self._good]))
+        copies = failures.invalid()
+        if len(copies):
+            starts = pl.DataFrame(self._starts, schema=["start", "file", "first"], orient="row")
+            placed = copies.sort("row").join_asof(starts, left_on="row", right_on="start")
+            self._bad.append(
+                placed.select(
+                    "file",
+                    pl.col("row") - pl.col("start") + pl.col("first"),
+                    "user",
+                    "item",
+                    pl.from_epoch("timestamp", time_unit="us").dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ"),
+                    reason=pl.lit(DUPLICATE),
+                )
+            )
+        return events, pl.concat([pl.DataFrame(schema=_QUARANTINE), *self._bad])
+
+
+def require_acceptable(rejected: pl.DataFrame, rows: int, most: float) -> None:
+    """Refuse a source with too many bad rows.
+
+    Args:
+        rejected: The quarantine.
+        rows: All rows of the source.
+        most: The greatest share of rejected rows that is accepted.
+
+    Raises:
+        DataError: With the counts by reason, and an example of each.
+    """
+    if not rows or len(rejected) <= most * rows:
+        return
+    lines = [f"{len(rejected):,} of {rows:,} rows ({len(rejected) / rows:.2%}) are bad, {most:.2%} are accepted:"]
+    for reason, count in counts_by_reason(rejected).items():
+        example = rejected.filter(pl.col("reason") == reason).row(0, named=True)
+        values = ", ".join(f"{name} {example[name]!r}" for name in ("user", "item", "timestamp"))
+        lines.append(f"    {count:,} x {reason}, e.g. {example['file']}, row {example['row']:,}: {values}")
+    raise DataError(
+        "\n".join(lines), "Mend the source or its column mapping, or raise source.max_rejected_share in params.yaml."
+    )
+
+
+def counts_by_reason(rejected: pl.DataFrame) -> dict[str, int]:
+    """How many rows were rejected for which reason, by name."""
+    return dict(rejected.group_by("reason").len().sort("reason").iter_rows())
+
+
+def _batch_schema(latest: int) -> type[dy.Schema]:
+    class Batch(dy.Schema):
+        """One batch, parsed; null where a value is missing or does not parse."""
+
+        user = dy.String(nullable=False)
+        item = dy.String(nullable=False)
+        timestamp = dy.Int64(nullable=False, min=0, max=latest)
+        row = dy.Int64(nullable=False)
+        user_given = dy.Bool(nullable=False)
+        item_given = dy.Bool(nullable=False)
+        timestamp_given = dy.Bool(nullable=False)
+
+        @dy.rule()
+        def user_is_an_id(cls) -> pl.Expr:  # noqa: N805
+            return ~pl.col("user_given") | pl.col("user").is_not_null()
+
+        @dy.rule()
+        def item_is_an_id(cls) -> pl.Expr:  # noqa: N805
+            return ~pl.col("item_given") | pl.col("item").is_not_null()
+
+        @dy.rule()
+        def timestamp_is_a_time(cls) -> pl.Expr:  # noqa: N805
+            return ~pl.col("timestamp_given") | pl.col("timestamp").is_not_null()
+
+    return Batch
+
+
+def _require_usable(batch: RawRows, name: str) -> None:
+    kind = batch.rows.schema[name]
+    plain = kind.is_numeric() or kind in (pl.String, pl.Null)
+    if plain or (kind.is_temporal() and name == "timestamp" and kind not in (pl.Time, pl.Duration)):
+        return
+    if name != "timestamp" and kind in (pl.Categorical, pl.Enum):
+        return
+    expected = (
+        "times are numbers, texts, dates or datetimes" if name == "timestamp" else "ids are texts or whole numbers"
+    )
+    raise DataError(
+        f"{batch.file}: the column mapped to {name!r} has the type {kind}; {expected}",
+        "Map another column in source.columns, or convert this one.",
+    )
