@@ -22,7 +22,8 @@ def new_network(settings: CausalTransformerSettings, outcomes: int) -> Predictio
         dim=settings.dim,
         tied=settings.tied,
         dropout=settings.dropout,
-        embedding_scale=settings.dim**0.5,
+        # Not sqrt(dim), as in the original: with a tied table of small rows it costs a seventh of the NDCG.
+        embedding_scale=1.0,
         blocks=(block,) * settings.blocks,
     )
     return CausalTransformer(record)

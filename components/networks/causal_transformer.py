@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from components.networks.causal_transformer_serving import ServedCausalTransformer
 from components.networks.contract import PredictionNetwork
 
 
@@ -100,6 +101,8 @@ class CausalTransformer(PredictionNetwork):
         self.output = None if record.tied else nn.Linear(record.dim, record.items, bias=False)
         self.dropout = nn.Dropout(record.dropout)
         self.apply(_initialised)
+        if self.output is not None:
+            nn.init.normal_(self.output.weight, std=0.02)
 
     def record(self) -> dict[str, Any]:
         """The architecture record, see :class:`CausalTransformerRecord`."""
@@ -109,6 +112,16 @@ class CausalTransformer(PredictionNetwork):
     def outcomes(self) -> int:
         """Size of the catalogue."""
         return self._record.items
+
+    @property
+    def max_length(self) -> int:
+        """Events of a history that ``encode`` takes at most."""
+        return self._record.max_length
+
+    @property
+    def head(self) -> torch.Tensor:
+        """The table ``(items, dim)`` that scores."""
+        return self.item.weight if self.output is None else self.output.weight
 
     def encode(self, items: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Hidden states of the valid positions.
@@ -133,11 +146,23 @@ class CausalTransformer(PredictionNetwork):
 
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, items)`` of hidden states ``(N, dim)``."""
-        return F.linear(hidden, self.item.weight if self.output is None else self.output.weight)
+        return F.linear(hidden, self.head)
+
+    def for_serving(self) -> nn.Module:
+        """See :class:`ServedCausalTransformer`."""
+        blocks = self._record.blocks
+        return ServedCausalTransformer(
+            self.state_dict(),
+            heads=[block.heads for block in blocks],
+            scales=[block.scale for block in blocks],
+            embedding_scale=self._record.embedding_scale,
+        ).eval()
 
 
 def _initialised(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from components.errors import RecstillError
 from components.settings.base import SettingsType
-from components.settings.reading import read_section, scenario_section
+from components.settings.reading import read_document, read_section, scenario_section
 from components.storage.atomic import clear_disk_errors, write_json
+
+_IMPORTED = time.monotonic()
 
 
 class Workspace:
@@ -42,6 +42,11 @@ class Workspace:
         """A plain value of the scenario, such as ``seed`` or ``task``."""
         return scenario_section(self.root, self.scenario, section)
 
+    def values(self) -> dict[str, Any]:
+        """All that params.yaml holds of the scenario, not validated: for the record that goes into a package."""
+        scenario: dict[str, Any] = read_document(self.root)["scenarios"][self.scenario]
+        return scenario
+
     def write_metrics(self, stage: str, quality: Mapping[str, Any], started: float) -> None:
         """Write ``metrics/<stage>.json``: what was measured, and what it cost.
 
@@ -50,13 +55,17 @@ class Workspace:
             quality: Figures of the stage, JSON-able.
             started: ``time.monotonic()`` at its start.
         """
-        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        cost = {
-            "seconds": round(time.monotonic() - started, 2),
-            "cpu_seconds": round(sum(use.ru_utime + use.ru_stime for use in usage), 2),
-            "peak_mib": round(max(use.ru_maxrss for use in usage) / 1024, 1),
-        }
-        write_json(self.artifacts / "metrics" / f"{stage}.json", {**quality, "cost": cost})
+        write_json(self.artifacts / "metrics" / f"{stage}.json", {**quality, "cost": cost_since(started)})
+
+
+def cost_since(started: float) -> dict[str, float]:
+    """Seconds since ``started`` (``time.monotonic()``), CPU time and peak memory of this process and its children."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "seconds": round(time.monotonic() - started, 2),
+        "cpu_seconds": round(sum(use.ru_utime + use.ru_stime for use in usage), 2),
+        "peak_mib": round(max(use.ru_maxrss for use in usage) / 1024, 1),
+    }
 
 
 def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
@@ -86,7 +95,15 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
 def _end(error: str | None = None) -> None:
     """Tell whoever started the stage how it ended; a person, when nobody else did."""
     if path := os.environ.get("RECSTILL_STAGE_NOTE"):
-        seconds = time.time() - psutil.Process().create_time()
-        Path(path).write_text(json.dumps({"seconds": seconds, "error": error}), encoding="utf-8")
+        Path(path).write_text(json.dumps({"seconds": _process_seconds(), "error": error}), encoding="utf-8")
     elif error:
         print(f"\nerror: {error}", file=sys.stderr, flush=True)
+
+
+def _process_seconds() -> float:
+    """Seconds since this process was started, to a hundredth; where Linux does not tell, since this module was read."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic() - _IMPORTED

@@ -1,0 +1,47 @@
+"""Train the student's network without a teacher, to show what the teacher is worth."""
+
+from __future__ import annotations
+
+import time
+
+from components.data.dataset import read_dataset
+from components.networks.building import write_network
+from components.settings.student import StudentSettings
+from components.settings.training import TrainerSettings
+from components.stages.trained import training_scratch, write_training
+from components.stages.workspace import Workspace, run_stage
+from components.storage.atomic import new_folder
+from components.tasks.building import task_of
+from components.training.fitting import fit, initial_network
+
+
+def work(workspace: Workspace) -> None:
+    """From ``dataset/`` to ``baseline/``, its curve and metrics. Seed and first weights are the student's."""
+    started = time.monotonic()
+    settings = workspace.settings("student", StudentSettings)
+    trainer = workspace.settings("trainer", TrainerSettings)
+    seed = workspace.value("seed")
+    dataset = read_dataset(workspace.artifacts / "dataset")
+    task = task_of(workspace.value("task"), dataset, settings.network.max_length)
+    network = initial_network(settings.network, task.outcomes, seed)
+    with training_scratch(workspace, "train_baseline") as scratch:
+        result = fit(
+            network,
+            task,
+            settings.optimization,
+            trainer,
+            seed,
+            name="baseline",
+            scratch=scratch,
+            scenario=workspace.scenario,
+        )
+        if not result.leads:
+            return
+        with new_folder(workspace.artifacts / "baseline") as folder:
+            write_network(folder, network)
+    write_training(workspace, "train_baseline", [network], [result], started)
+    print(f"baseline: best validation NDCG@10 {result.best:.4f} in {result.epochs} epochs")
+
+
+if __name__ == "__main__":
+    run_stage("train_baseline", work)

@@ -1,0 +1,49 @@
+"""What the stages that train have in common: a place to resume from, and what they leave behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.networks.contract import PredictionNetwork
+from components.stages.workspace import Workspace
+from components.training.fitting import FitResult, write_curves
+
+
+@contextmanager
+def training_scratch(workspace: Workspace, stage: str) -> Iterator[Path]:
+    """The folder in which an interrupted training of this stage is resumed; gone once the stage has ended well."""
+    folder = workspace.root / ".recstill" / "training" / f"{workspace.scenario}-{stage}"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_training(
+    workspace: Workspace,
+    stage: str,
+    networks: Sequence[PredictionNetwork],
+    results: Sequence[FitResult],
+    started: float,
+    **further: Any,
+) -> None:
+    """Write ``curves/<stage>.csv`` and ``metrics/<stage>.json``.
+
+    Args:
+        workspace: The scenario.
+        stage: Name in dvc.yaml.
+        networks: What was trained.
+        results: How it went, a network each.
+        started: ``time.monotonic()`` at the start of the stage.
+        further: More figures for the metrics.
+    """
+    write_curves(workspace.artifacts / "curves" / f"{stage}.csv", results)
+    quality = {
+        "validation_ndcg10": sum(result.best for result in results) / len(results),
+        "epochs": sum(result.epochs for result in results),
+        "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
+        **further,
+    }
+    workspace.write_metrics(stage, quality, started)

@@ -1,0 +1,192 @@
+"""Task ``next_item``: the history of a user predicts the next item, at every position of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from components.data.dataset import PreparedDataset, Split
+from components.tasks.batch import Batch, EvaluationBatch
+from components.tasks.windows import Windows, disjoint_windows, fixed_windows
+
+
+class NextItem:
+    """Batches over a prepared data set for networks that read at most ``max_length`` events.
+
+    The inputs of a batch are ``items`` ``(batch, length)`` int64, padded on the right with item 0, and ``valid``
+    ``(N,)`` int64: the positions in the flattened ``(batch * length)`` at which the next item is predicted.
+
+    Attributes:
+        dataset: Where the histories come from.
+        max_length: Events of a history that a network sees.
+    """
+
+    def __init__(self, dataset: PreparedDataset, max_length: int) -> None:
+        self.dataset, self.max_length = dataset, max_length
+        self._item = dataset.item.astype(np.int64)
+        self._point = dataset.point.astype(np.int64)
+
+    @property
+    def outcomes(self) -> int:
+        """K, the size of the catalogue."""
+        return self.dataset.items
+
+    @property
+    def points(self) -> int:
+        """P, the number of training points."""
+        return self.dataset.points
+
+    @property
+    def outcome_counts(self) -> np.ndarray:
+        """``(K,)`` training events of each item."""
+        return self.dataset.train_counts
+
+    def training_batches(
+        self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
+    ) -> TrainingBatches:
+        """One epoch: every training point exactly once.
+
+        Args:
+            batch_size: A step takes windows of at most ``batch_size * max_length`` padded positions: that many whole
+                windows, or more short ones.
+            seed: Together with ``epoch`` decides where histories are cut, and the order of the batches.
+            epoch: From 0.
+            rank: Which share of each step is wanted, when ``world`` devices divide it.
+            world: How many devices divide each step.
+        """
+        random = np.random.default_rng([seed, epoch])
+        windows = disjoint_windows(self.dataset, self.max_length, random)
+        members = _bucketed(windows.length, batch_size * self.max_length, random)
+        return TrainingBatches(self, windows, members, rank, world)
+
+    def scoring_batches(self, first: int, stop: int, batch_size: int) -> Iterator[Batch]:
+        """The points ``first`` to ``stop - 1`` in ascending order, each with the context it has for ever.
+
+        Args:
+            first: The first point.
+            stop: One beyond the last.
+            batch_size: Windows a batch at most.
+        """
+        windows = fixed_windows(self.dataset, self.max_length)
+        # Points are numbered in the order of the rows, so each window scores a run of them.
+        last = self._point[windows.start + windows.length]
+        wanted = np.flatnonzero((last >= first) & (last - windows.scored + 1 < stop))
+        for start in range(0, len(wanted), batch_size):
+            yield self._batch(windows.take(wanted[start : start + batch_size]), within=(first, stop))
+
+    def evaluation_batches(self, split: Split, batch_size: int) -> Iterator[EvaluationBatch]:
+        """The held-out events of a split in a fixed order: short histories first, then by user.
+
+        An event without any history before it is left out: nothing can be said about it.
+
+        Args:
+            split: ``validation`` or ``test``.
+            batch_size: Events a batch.
+        """
+        rows = self.dataset.rows(split)
+        users = self.dataset.user[rows].astype(np.int64)
+        history = rows - self.dataset.offsets[users]
+        order = np.argsort(np.minimum(history, self.max_length), kind="stable")
+        order = order[history[order] > 0]
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            yield self._evaluation_batch(rows[chosen], users[chosen], history[chosen])
+
+    def histories(self, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+        """Feeds ``items`` ``(B, length)`` and ``length`` ``(B,)`` from ``count`` training histories at most.
+
+        They end at a random event, so that short and long ones occur; no validation or test event is among them.
+        """
+        random = np.random.default_rng(seed)
+        rows = np.flatnonzero(self._point >= 0)
+        rows = random.permutation(rows)[:count]
+        history = rows - self.dataset.offsets[self.dataset.user[rows]]
+        return [
+            self._feed(rows[start : start + 64], np.minimum(history[start : start + 64], self.max_length))
+            for start in range(0, len(rows), 64)
+        ]
+
+    def _batch(
+        self, windows: Windows, *, step_points: int | None = None, within: tuple[int, int] | None = None
+    ) -> Batch:
+        places = np.arange(int(windows.length.max()))
+        read = places < windows.length[:, None]
+        rows = np.where(read, windows.start[:, None] + places, 0)
+        scored = read & (places >= (windows.length - windows.scored)[:, None])
+        valid = np.flatnonzero(scored)
+        following = rows.reshape(-1)[valid] + 1
+        points = self._point[following]
+        if within is not None:
+            chosen = (points >= within[0]) & (points < within[1])
+            valid, following, points = valid[chosen], following[chosen], points[chosen]
+        return Batch(
+            inputs=(torch.from_numpy(self._item[rows] * read), torch.from_numpy(valid)),
+            targets=torch.from_numpy(self._item[following]),
+            points=torch.from_numpy(points),
+            step_points=len(valid) if step_points is None else step_points,
+        )
+
+    def _evaluation_batch(self, rows: np.ndarray, users: np.ndarray, history: np.ndarray) -> EvaluationBatch:
+        feed = self._feed(rows, np.minimum(history, self.max_length))
+        width = feed["items"].shape[1]
+        seen_row = np.repeat(np.arange(len(rows)), history)
+        place = np.arange(len(seen_row)) - np.repeat(np.cumsum(history) - history, history)
+        seen_item = self._item[(rows - history)[seen_row] + place]
+        return EvaluationBatch(
+            inputs=(
+                torch.from_numpy(feed["items"]),
+                torch.from_numpy(np.arange(len(rows)) * width + feed["length"] - 1),
+            ),
+            feed=feed,
+            targets=torch.from_numpy(self._item[rows]),
+            users=torch.from_numpy(users),
+            seen=(torch.from_numpy(seen_row), torch.from_numpy(seen_item)),
+        )
+
+    def _feed(self, rows: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
+        """The ``length`` events before each row."""
+        places = np.arange(int(length.max()))
+        read = places < length[:, None]
+        source = np.where(read, (rows - length)[:, None] + places, 0)
+        return {"items": self._item[source] * read, "length": length.astype(np.int64)}
+
+
+class TrainingBatches(Sequence[Batch]):
+    """One epoch's batches, each made when it is asked for.
+
+    Several devices divide every step among them, so that all take the same number of steps and a step holds the
+    same points on any number of devices.
+    """
+
+    def __init__(self, task: NextItem, windows: Windows, members: list[np.ndarray], rank: int, world: int) -> None:
+        self._task, self._windows, self._members = task, windows, members
+        self._rank, self._world = rank, world
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        windows = self._windows.take(self._members[index])
+        step_points = int(windows.scored.sum())
+        share = windows.take(np.arange(self._rank, len(windows.start), self._world))
+        if len(share.start) == 0:
+            # Nothing is left for this device, but it has to take the step with the others.
+            share = windows.take(np.arange(1))._replace(scored=np.zeros(1, dtype=np.int64))
+        return self._task._batch(share, step_points=step_points)
+
+
+def _bucketed(length: np.ndarray, positions: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Windows of like length together, at most ``positions`` padded positions a batch, in random order."""
+    # Noise on the length: windows of one length do not always meet the same others.
+    order = np.argsort(length + random.random(len(length)) * 4, kind="stable")
+    longest = np.maximum.accumulate(length[order])
+    batches, start = [], 0
+    while start < len(order):
+        candidates = longest[start : start + positions]  # a window has at least one position
+        sizes = candidates * np.arange(1, len(candidates) + 1)
+        stop = start + max(1, int(np.searchsorted(sizes, positions, side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return [batches[number] for number in random.permutation(len(batches))]

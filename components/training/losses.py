@@ -1,0 +1,92 @@
+"""The losses, written plainly: from logits ``(N, K)`` to one value a prediction point ``(N,)``.
+
+Training itself goes through :mod:`components.training.objectives`, which gives the same values with their gradients in
+one pass over a few rows at a time; these are what it is checked against, and what a network without a linear head uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from components.settings.distillation import DistillationSettings
+
+if TYPE_CHECKING:
+    from components.soft_labels.codec import SoftLabels
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """``-sum_j y_j log softmax(logits)_j`` with ``y = (1 - smoothing) * onehot(target) + smoothing / K``.
+
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7.
+
+    Args:
+        logits: ``(N, K)``.
+        targets: ``(N,)`` int64.
+        smoothing: Share of the label that is spread over all outcomes.
+
+    Returns:
+        ``(N,)``.
+    """
+    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+def divergence(logits: torch.Tensor, labels: SoftLabels, temperature: float = 1.0) -> torch.Tensor:
+    """``KL(teacher || softmax(logits / temperature))`` over what the cache keeps of the teacher.
+
+    Of dense labels all K outcomes are compared. Otherwise k + 1 are: the k that are stored, and all others together as
+    one. (Renormalising the k instead would teach the student that nothing else ever happens; Anshumann et al.,
+    "Sparse Logit Sampling", ACL 2025.)
+
+    Args:
+        logits: ``(N, K)``.
+        labels: The teacher's distribution at this temperature.
+        temperature: Divides the logits.
+
+    Returns:
+        ``(N,)``, without the factor ``temperature**2``.
+    """
+    scaled = logits / temperature
+    known = labels.log_probs.to(scaled.dtype)
+    if labels.ids is None:
+        return _relative_entropy(known, torch.log_softmax(scaled, dim=1)).sum(1)
+    total = torch.logsumexp(scaled, dim=1, keepdim=True)
+    value = _relative_entropy(known, scaled.gather(1, labels.ids) - total).sum(1)
+    if labels.tail is None or logits.shape[1] <= labels.ids.shape[1]:
+        return value
+    # The mass outside the top k from its own logits: 1 - (mass of the top k) would cancel to 0, and its log to -inf.
+    tail = torch.logsumexp(scaled.scatter(1, labels.ids, -torch.inf), dim=1) - total.squeeze(1)
+    return value + _relative_entropy(labels.tail.to(scaled.dtype), tail)
+
+
+def distillation(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    labels: SoftLabels,
+    settings: DistillationSettings,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
+    """``lambda_hard * CE + lambda_soft * T**2 * KL``, see :class:`DistillationSettings`.
+
+    Args:
+        logits: ``(N, K)``.
+        targets: ``(N,)`` int64.
+        labels: The teacher's distribution at ``settings.temperature``.
+        settings: Weights and temperature.
+        smoothing: Label smoothing of the hard term.
+
+    Returns:
+        ``(N,)``.
+    """
+    hard = cross_entropy(logits, targets, smoothing)
+    soft = divergence(logits, labels, settings.temperature)
+    return settings.lambda_hard * hard + settings.lambda_soft * settings.temperature**2 * soft
+
+
+def _relative_entropy(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """``p * (log p - log q)``, 0 where p is 0."""
+    nothing = log_p == -torch.inf
+    log_p = log_p.masked_fill(nothing, 0.0)
+    return (log_p.exp() * (log_p - log_q.masked_fill(nothing, 0.0))).masked_fill(nothing, 0.0)

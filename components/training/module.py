@@ -1,0 +1,243 @@
+"""Lightning modules: a network, its task and its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
+
+from components.errors import TrainingError
+from components.networks.contract import PredictionNetwork
+from components.settings.distillation import DistillationSettings
+from components.settings.training import OptimizationSettings
+from components.tasks.batch import Batch, EvaluationBatch
+from components.tasks.ranking import NDCG
+from components.training.linear_head import linear_head_loss
+from components.training.objectives import HardObjective, Objective, SoftObjective
+from components.training.sampled_softmax import NegativeSampler, sampled_softmax
+
+if TYPE_CHECKING:
+    from components.soft_labels.reader import SoftLabelReader
+
+VALIDATION_NDCG = "validation NDCG@10"
+ExtraLoss = Callable[[PredictionNetwork], torch.Tensor]
+
+
+class NetworkTraining(pl.LightningModule):
+    """What supervised training and distillation share; a subclass says what the logits are judged by.
+
+    Args:
+        network: Trained in place.
+        optimization: Optimizer, schedule and clipping.
+        seed: Seed of dropout and of every other draw; each epoch starts from (seed, epoch).
+        extra_loss: A term of the network's weights that is added to the loss of each step.
+    """
+
+    def __init__(
+        self,
+        network: PredictionNetwork,
+        optimization: OptimizationSettings,
+        seed: int,
+        extra_loss: ExtraLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.optimization, self.seed, self.extra_loss = optimization, seed, extra_loss
+        self.validation_ndcg = NDCG(k=10)
+        self.average: AveragedModel | None = None
+        if optimization.average_decay:
+            self.average = AveragedModel(network, multi_avg_fn=self._move_average)
+            self.average.requires_grad_(False)
+            self.average.eval()
+        self._loss_sum: torch.Tensor | float = 0.0
+        self._point_sum = 0
+
+    @property
+    def kept_network(self) -> PredictionNetwork:
+        """What is validated and kept: the average of the weights over the steps, if there is one."""
+        kept = self.network if self.average is None else self.average.module
+        assert isinstance(kept, PredictionNetwork)
+        return kept
+
+    def objective(self, batch: Batch) -> Objective:
+        """What the logits of a batch's points are judged by."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The mean loss over the points of the step, on all devices."""
+        # Lightning averages the gradients of the devices: a device's sum counts as many times as there are devices.
+        loss = self.loss_sum(batch) * (self.trainer.world_size / max(1, batch.step_points))
+        self._loss_sum = self._loss_sum + loss.detach() * batch.step_points
+        self._point_sum += batch.step_points
+        return loss if self.extra_loss is None else loss + self.extra_loss(self.network)
+
+    def loss_sum(self, batch: Batch) -> torch.Tensor:
+        """The summed loss of a batch's points, a scalar."""
+        hidden = self.network.encode(*batch.inputs)
+        head = self.network.head
+        if head is not None:
+            return linear_head_loss(hidden, head, self.objective(batch))
+        return self.objective(batch).values(self.network.score(hidden)).sum()
+
+    def on_train_epoch_start(self) -> None:
+        """The state of the random generators depends on seed and epoch alone, so that a run can be resumed."""
+        entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self._loss_sum, self._point_sum = 0.0, 0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of the step."""
+        done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.optimization.max_epochs
+        rate = self.optimization.learning_rate * learning_rate_share(done, self.optimization)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Take the new weights into their average."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def train_loss(self) -> float:
+        """Mean loss over the points of the epoch so far, over all devices, without the extra term."""
+        mean = torch.as_tensor(self._loss_sum / max(1, self._point_sum), device=self.device)
+        return float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Rank the whole catalogue for each held-out event, without what the user has seen."""
+        scores = self.kept_network(*batch.inputs)
+        self.validation_ndcg.update(scores.float(), batch.targets, batch.seen)
+
+    def on_validation_epoch_end(self) -> None:
+        """Hand the figure to early stopping and to the progress bar."""
+        self.log(VALIDATION_NDCG, self.validation_ndcg.compute().float(), prog_bar=True)
+        self.validation_ndcg.reset()
+
+    def configure_optimizers(self) -> AdamW:
+        """AdamW (Loshchilov & Hutter 2019) that decays matrices, not biases and norms."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [parameter for parameter in parameters if parameter.ndim > 1],
+                "weight_decay": self.optimization.weight_decay,
+            },
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        # Lightning cannot clip under a fused optimizer that unscales the gradients itself.
+        fused = not str(self.trainer.precision).startswith("16")
+        return AdamW(groups, lr=self.optimization.learning_rate, betas=(0.9, self.optimization.adam_beta2), fused=fused)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the gradient, and stop when there is none.
+
+        Raises:
+            TrainingError: The gradient is not finite, hence the loss was not.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.gradient_clip)
+        # In half precision the scaler takes such steps back and goes on with a smaller factor.
+        if not math.isfinite(float(norm)) and not str(self.trainer.precision).startswith("16"):
+            raise TrainingError(
+                f"the loss or its gradient is not finite in epoch {self.current_epoch + 1}, "
+                f"step {self.trainer.fit_loop.batch_idx + 1}",
+                f"Lower optimization.learning_rate (it is {self.optimization.learning_rate}) "
+                f"or optimization.gradient_clip (it is {self.optimization.gradient_clip}).",
+            )
+
+    @torch.no_grad()
+    def _move_average(self, average: Any, current: Any, steps: Any) -> None:
+        # The first steps are forgotten sooner, as in TensorFlow's ExponentialMovingAverage.
+        decay = min(self.optimization.average_decay, (1 + int(steps)) / (10 + int(steps)))
+        torch._foreach_lerp_(average, current, 1 - decay)
+
+
+class SupervisedTraining(NetworkTraining):
+    """Learns what users did. Above a set size of the catalogue the softmax is sampled.
+
+    Args:
+        counts: ``(K,)`` training events of each outcome, for the sampled softmax.
+        network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
+    """
+
+    def __init__(
+        self,
+        network: PredictionNetwork,
+        optimization: OptimizationSettings,
+        seed: int,
+        *,
+        counts: np.ndarray,
+        extra_loss: ExtraLoss | None = None,
+    ) -> None:
+        super().__init__(network, optimization, seed, extra_loss)
+        large = network.head is not None and network.outcomes > optimization.full_softmax_up_to
+        self._sampler = NegativeSampler(counts) if large else None
+
+    def objective(self, batch: Batch) -> Objective:
+        """Cross entropy with the observed outcomes."""
+        return HardObjective(batch.targets, self.optimization.label_smoothing)
+
+    def loss_sum(self, batch: Batch) -> torch.Tensor:
+        """The summed loss of a batch's points, a scalar."""
+        head = self.network.head
+        if self._sampler is None or head is None:
+            return super().loss_sum(batch)
+        negatives = self._sampler.draw(self.optimization.negatives)
+        log_probability = self._sampler.log_probability[negatives]
+        hidden = self.network.encode(*batch.inputs)
+        return sampled_softmax(
+            hidden, head, batch.targets, negatives.to(self.device), log_probability.to(self.device)
+        ).sum()
+
+
+class DistillationTraining(NetworkTraining):
+    """Learns what users did and what the teacher would have expected of them.
+
+    Args:
+        labels: Finds the teacher's cached distribution for a point.
+        distillation: Weights and temperature of the loss.
+        network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
+    """
+
+    def __init__(
+        self,
+        network: PredictionNetwork,
+        optimization: OptimizationSettings,
+        seed: int,
+        *,
+        labels: SoftLabelReader,
+        distillation: DistillationSettings,
+        extra_loss: ExtraLoss | None = None,
+    ) -> None:
+        super().__init__(network, optimization, seed, extra_loss)
+        self._labels, self.distillation = labels, distillation
+
+    def objective(self, batch: Batch) -> Objective:
+        """The combined loss, at the settings' temperature."""
+        labels = self._labels.labels(batch.points.cpu()).at_temperature(self.distillation.temperature)
+        return SoftObjective(
+            batch.targets, labels.to(self.device), self.distillation, self.optimization.label_smoothing
+        )
+
+
+def learning_rate_share(done: float, optimization: OptimizationSettings) -> float:
+    """Linear warm-up, then a cosine (Loshchilov & Hutter, "SGDR", 2017), as a share of the peak.
+
+    Args:
+        done: Share of the training that lies behind, from 0 to 1.
+        optimization: Length of the warm-up and where the cosine ends.
+    """
+    warmup, last = optimization.warmup_share, optimization.final_learning_rate_share
+    if done < warmup:
+        return max(0.01, done / warmup)
+    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+    return last + (1 - last) * falling

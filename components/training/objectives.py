@@ -1,0 +1,178 @@
+"""The losses with their gradients with respect to the logits, in closed form and in place.
+
+Over a catalogue the logits are by far the largest thing in training. Automatic differentiation would keep several
+tensors of their size; here a few rows of logits turn into the gradient of their loss without leaving the processor's
+cache. :mod:`components.training.losses` states the same losses plainly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+
+from components.settings.distillation import DistillationSettings
+from components.training.losses import cross_entropy, distillation
+
+if TYPE_CHECKING:
+    from components.soft_labels.codec import SoftLabels
+
+
+class Objective(ABC):
+    """What the logits of N prediction points are judged by."""
+
+    @abstractmethod
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
+
+    @abstractmethod
+    def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Overwrite the logits of some points with the gradient of the sum of their losses.
+
+        Args:
+            logits: ``(n, K)`` of the points ``rows``; holds the gradient afterwards.
+            rows: Which of the N points.
+
+        Returns:
+            The sum of the losses, a scalar.
+        """
+
+
+class HardObjective(Objective):
+    """Cross entropy with the observed outcome.
+
+    Args:
+        targets: ``(N,)`` int64.
+        smoothing: See :func:`components.training.losses.cross_entropy`.
+    """
+
+    def __init__(self, targets: torch.Tensor, smoothing: float = 0.0) -> None:
+        self.targets, self.smoothing = targets, smoothing
+
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
+        return cross_entropy(logits, self.targets, self.smoothing)
+
+    def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """The gradient is ``softmax(logits) - y``."""
+        targets = self.targets[rows].unsqueeze(1)
+        aimed = _smoothed_logit(logits, targets, self.smoothing)
+        largest = logits.amax(1, keepdim=True)
+        mass = logits.sub_(largest).exp_().sum(1, keepdim=True)
+        value = (largest + mass.log() - aimed).sum()
+        logits.div_(mass)
+        _subtract_labels_(logits, targets, self.smoothing, 1.0)
+        return value
+
+
+class SoftObjective(Objective):
+    """Cross entropy with the observed outcome, and divergence from the teacher's cached distribution.
+
+    Args:
+        targets: ``(N,)`` int64.
+        labels: The teacher's distribution at ``settings.temperature``, N rows.
+        settings: Weights and temperature.
+        smoothing: Label smoothing of the hard term.
+    """
+
+    def __init__(
+        self, targets: torch.Tensor, labels: SoftLabels, settings: DistillationSettings, smoothing: float = 0.0
+    ) -> None:
+        self.targets, self.labels, self.settings, self.smoothing = targets, labels, settings, smoothing
+
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
+        return distillation(logits, self.targets, self.labels, self.settings, self.smoothing)
+
+    def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """With student p and teacher q: ``lambda_hard * (p - y) + lambda_soft * T * (p_T - q_T)``.
+
+        Where only k outcomes of the teacher are known, the mass that is left pulls on all others in proportion to
+        the student's own probabilities: ``q_T = tail * p_T / (mass of p_T outside the k)`` there.
+        """
+        hard, soft = self.settings.lambda_hard, self.settings.lambda_soft
+        temperature = self.settings.temperature
+        if temperature == 1.0 or soft == 0.0 or hard == 0.0:
+            return self._differentiate_once_(logits, rows, hard, soft)
+        scaled = logits.clone()
+        value = self._differentiate_once_(scaled, rows, 0.0, soft)
+        value += self._differentiate_once_(logits, rows, hard, 0.0)
+        logits.add_(scaled)
+        return value
+
+    def _differentiate_once_(self, logits: torch.Tensor, rows: slice, hard: float, soft: float) -> torch.Tensor:
+        """Both terms at once, when one pass of exponentials serves them."""
+        if soft == 0.0:
+            value = HardObjective(self.targets, self.smoothing).differentiate_(logits, rows)
+            logits.mul_(hard)
+            return value * hard
+        temperature = self.settings.temperature
+        targets = self.targets[rows].unsqueeze(1)
+        aimed = _smoothed_logit(logits, targets, self.smoothing) if hard else None
+        if temperature != 1.0:
+            logits.div_(temperature)
+        softly = self._soft_dense_ if self.labels.ids is None else self._soft_top_k_
+        # What the soft term adds in the loss and in the gradient, on top of the hard term's share of the softmax.
+        divergence, total = softly(logits, rows, hard, soft * temperature)
+        value = soft * temperature**2 * divergence
+        if aimed is not None:
+            value = value + hard * (total - aimed).sum()
+            _subtract_labels_(logits, targets, self.smoothing, hard)
+        return value
+
+    def _soft_dense_(
+        self, logits: torch.Tensor, rows: slice, hard: float, pull: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`_soft_top_k_`, with all K outcomes known."""
+        known = self.labels.log_probs[rows].to(logits.dtype)
+        teacher = known.exp()
+        total = torch.logsumexp(logits, dim=1, keepdim=True)
+        logits.sub_(total)
+        divergence = (torch.xlogy(teacher, teacher) - teacher * logits).sum()
+        logits.exp_().mul_(hard + pull * teacher.sum(1, keepdim=True)).sub_(teacher, alpha=pull)
+        return divergence, total
+
+    def _soft_top_k_(
+        self, logits: torch.Tensor, rows: slice, hard: float, pull: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn logits into ``hard * p + pull * (p - q)``.
+
+        Returns:
+            The summed divergence, and the log of the sum of the exponentials ``(n, 1)``.
+        """
+        ids, tail = self.labels.ids, self.labels.tail
+        assert ids is not None
+        ids, known = ids[rows], self.labels.log_probs[rows].to(logits.dtype)
+        teacher = known.exp()
+        left = torch.zeros_like(known[:, :1]) if tail is None else tail[rows].to(logits.dtype).exp().unsqueeze(1)
+        top = logits.gather(1, ids)
+        # The k leave the row, so that the mass outside them is summed by itself and never a difference.
+        logits.scatter_(1, ids, -torch.inf)
+        largest = logits.amax(1, keepdim=True)
+        largest = torch.where(largest == -torch.inf, top.amax(1, keepdim=True), largest)
+        mass = logits.sub_(largest).exp_().sum(1, keepdim=True)
+        left = torch.where(mass > 0, left, 0.0)
+        outside = largest + mass.log()
+        total = torch.logaddexp(torch.logsumexp(top, dim=1, keepdim=True), outside)
+        outside = torch.where(mass > 0, outside - total, 0.0)
+        top = top - total
+        divergence = (torch.xlogy(teacher, teacher) - teacher * top).sum()
+        divergence = divergence + (torch.xlogy(left, left) - left * outside).sum()
+        share = hard + pull * (teacher.sum(1, keepdim=True) + left)
+        logits.mul_(share * (largest - total).exp() - pull * torch.where(mass > 0, left / mass, 0.0))
+        logits.scatter_(1, ids, share * top.exp() - pull * teacher)
+        return divergence, total
+
+
+def _smoothed_logit(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """``sum_j y_j * logit_j``, ``(n, 1)``."""
+    aimed = logits.gather(1, targets)
+    return aimed if smoothing == 0.0 else (1 - smoothing) * aimed + smoothing * logits.mean(1, keepdim=True)
+
+
+def _subtract_labels_(gradient: torch.Tensor, targets: torch.Tensor, smoothing: float, weight: float) -> None:
+    """``gradient -= weight * y``."""
+    if smoothing:
+        gradient.sub_(weight * smoothing / gradient.shape[1])
+    gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -weight * (1 - smoothing)).expand_as(targets))
