@@ -1,0 +1,137 @@
+"""The ONNX variants of one network: which weights, activations and tables have how many bits."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from components.compression.codebook import with_codebook_linears
+from components.compression.graph import linear_nodes, tidied
+from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
+from components.settings.quantization import QuantizationSettings, VariantName
+
+Feed = dict[str, np.ndarray]
+
+
+class Bits(NamedTuple):
+    """Bits a value of a variant's linear weights, of their inputs, and of its item table (scales come on top)."""
+
+    weight: int
+    activation: int
+    table: int
+
+
+BITS: dict[VariantName, Bits] = {
+    "fp32": Bits(32, 32, 32),
+    "int8_dynamic": Bits(8, 8, 32),
+    "int8_dynamic_tensor": Bits(8, 8, 32),
+    "int8_static": Bits(8, 8, 32),
+    "int8_table8": Bits(8, 8, 8),
+    "int8_table4": Bits(8, 8, 4),
+    "int4_table4": Bits(4, 32, 4),
+    "kmeans8_table8": Bits(8, 32, 8),
+}
+
+
+def quantized(
+    model: onnx.ModelProto, variant: VariantName, settings: QuantizationSettings, calibration: Sequence[Feed]
+) -> onnx.ModelProto:
+    """One variant of an exported model; ``model`` stays as it is, and the same inputs give the same bytes.
+
+    Tables are stored once in every variant, since only linear layers are given to ONNX Runtime's quantizers.
+
+    Args:
+        model: From :func:`export_onnx`.
+        variant: Which one.
+        settings: Block and codebook sizes.
+        calibration: Inputs of training histories, for the activation ranges of ``int8_static``.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    bits, block = BITS[variant].table, settings.table_block
+    match variant:
+        case "fp32":
+            return copy
+        case "int8_dynamic" | "int8_dynamic_tensor":
+            return tidied(_dynamic(copy, per_channel=variant == "int8_dynamic"))
+        case "int8_static":
+            return tidied(_static(copy, calibration))
+        case "int8_table8" | "int8_table4":
+            linears = _dynamic(copy, per_channel=True)
+        case "int4_table4":
+            linears = with_row_linears(copy, 4, block)
+        case "kmeans8_table8":
+            linears = with_codebook_linears(copy, settings.kmeans_levels)
+    return tidied(with_int8_positions(with_quantized_table(linears, bits, block)))
+
+
+class _Calibration(CalibrationDataReader):
+    """Hands one feed after the other to ONNX Runtime's calibrator."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds: Iterator[Feed] = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=_linear_names(model),
+            per_channel=per_channel,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelProto:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_static(
+            model,
+            path,
+            _Calibration(calibration),
+            quant_format=QuantFormat.QDQ,
+            # Its default would quantize every operator it knows, the attention mask among them.
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=_linear_names(model),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def _linear_names(model: onnx.ModelProto) -> list[str]:
+    return [node.name for node in linear_nodes(model.graph)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without ONNX Runtime's advice to run a pre-processing that would store the item table twice."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

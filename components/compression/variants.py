@@ -1,0 +1,143 @@
+"""The files of ``quantized/`` and the list of them: each variant checked on real histories before it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from components.compression.export import INPUTS, OUTPUT, export_onnx, model_bytes
+from components.compression.quantization import BITS, Feed, quantized
+from components.errors import CompressionError
+from components.networks.contract import PredictionNetwork
+from components.settings.quantization import QuantizationSettings, VariantName
+from components.storage.digests import file_digest
+
+PARITY = 1e-5
+"""Largest difference of a score between torch and ONNX Runtime before quantization, as a share of the largest score
+(or of 1, where that is smaller)."""
+_TOP = 10
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One entry of ``variants.json``.
+
+    Attributes:
+        name: ``<made_from>.<form>``.
+        file: In the same folder.
+        bytes: Its size.
+        sha256: Of its bytes.
+        made_from: ``pruned``, ``student`` or ``teacher_member``.
+        from_digest: Digest of that checkpoint.
+        form: A variant of the settings.
+        weight_bits: Of linear weights.
+        activation_bits: Of the inputs of linear layers.
+        table_bits: Of the item table.
+    """
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    made_from: str
+    from_digest: str
+    form: VariantName
+    weight_bits: int
+    activation_bits: int
+    table_bits: int
+
+    def record(self) -> dict[str, str | int]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def write_variants(
+    folder: Path,
+    network: PredictionNetwork,
+    forms: Sequence[VariantName],
+    settings: QuantizationSettings,
+    calibration: Sequence[Feed],
+    *,
+    made_from: str,
+    from_digest: str,
+) -> Iterator[tuple[Variant, float]]:
+    """Write the variants of one network one after the other, each with its overlap of the ten best items with torch.
+
+    Args:
+        folder: Where ``<made_from>.<form>.onnx`` go; must exist.
+        network: In evaluation mode.
+        forms: Which variants.
+        settings: Block and codebook sizes.
+        calibration: Inputs of training histories, for activation ranges and for the checks.
+        made_from: What ``network`` is.
+        from_digest: Digest of its checkpoint.
+
+    Raises:
+        CompressionError: The exported graph is not the network's function, or a variant's scores are not finite.
+    """
+    model = export_onnx(network)
+    expected = reference_scores(network, calibration)
+    check_parity(scores_of(model, calibration), expected)
+    for form in forms:
+        variant = quantized(model, form, settings, calibration)
+        overlap = top_overlap(scores_of(variant, calibration), expected)
+        name = f"{made_from}.{form}"
+        path = folder / f"{name}.onnx"
+        path.write_bytes(model_bytes(variant))
+        size, digest = path.stat().st_size, file_digest(path)
+        yield Variant(name, path.name, size, digest, made_from, from_digest, form, *BITS[form]), overlap
+
+
+def reference_scores(network: PredictionNetwork, feeds: Sequence[Feed]) -> np.ndarray:
+    """Scores ``(histories, K)`` of the network itself in torch, at the last position of each history."""
+    scores = []
+    with torch.inference_mode():
+        for feed in feeds:
+            items, length = (torch.from_numpy(feed[name]) for name in INPUTS)
+            last = torch.arange(len(items)) * items.shape[1] + length.clamp(min=1) - 1
+            scores.append(network(items, last).numpy())
+    return np.concatenate(scores)
+
+
+def scores_of(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
+    """Scores ``(histories, K)`` of a model in ONNX Runtime, one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model_bytes(model), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run([OUTPUT], feed)[0] for feed in feeds])
+
+
+def check_parity(scores: np.ndarray, expected: np.ndarray) -> None:
+    """Refuse an exported graph that is not the network's function.
+
+    Raises:
+        CompressionError: Scores differ by more than :data:`PARITY`.
+    """
+    difference = np.nan_to_num(np.abs(scores - expected), nan=np.inf).max()
+    if difference > PARITY * max(1.0, float(np.abs(expected).max())):
+        raise CompressionError(
+            f"the exported graph is not the network: scores differ by {difference:.3g}",
+            "This is a fault in Recstill or in the installed onnxruntime; install requirements.lock.",
+        )
+
+
+def top_overlap(scores: np.ndarray, expected: np.ndarray) -> float:
+    """Mean share of the ten best items that two matrices of scores ``(histories, K)`` have in common.
+
+    Raises:
+        CompressionError: A score is not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise CompressionError(
+            "a quantized variant gives scores that are not finite", "Take it out of quantization.variants."
+        )
+    top = min(_TOP, scores.shape[1])
+    best, wanted = (np.argpartition(-each, top - 1, axis=1)[:, :top] for each in (scores, expected))
+    return float((best[:, :, None] == wanted[:, None, :]).any(axis=2).mean())

@@ -1,0 +1,40 @@
+"""Small networks whose every weight matters: fresh biases and norms are 0 and 1, which would hide mistakes."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from components.compression.export import export_onnx
+from components.networks.building import new_network
+from components.networks.contract import PredictionNetwork
+from components.settings.network import CausalTransformerSettings
+
+ITEMS, LENGTH = 60, 12
+
+
+def shaken_network(items: int = ITEMS, seed: int = 0, **changes: Any) -> PredictionNetwork:
+    shape = {"dim": 16, "blocks": 2, "heads": 2, "ffn_dim": 24, "max_length": LENGTH, "dropout": 0.3, **changes}
+    torch.manual_seed(seed)
+    network = new_network(CausalTransformerSettings(**shape), items).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network
+
+
+@cache
+def exported_model(items: int = ITEMS, **changes: Any) -> onnx.ModelProto:
+    """The exported form of :func:`shaken_network`, made once a test session. Read only."""
+    return export_onnx(shaken_network(items, **changes))
+
+
+def feed(
+    batch: int, width: int, lengths: int | None = None, seed: int = 0, items: int = ITEMS
+) -> dict[str, np.ndarray]:
+    """Random histories; ``lengths`` None draws one for each row."""
+    random = np.random.default_rng(seed)
+    drawn = random.integers(1, width + 1, batch) if lengths is None else np.full(batch, lengths)
+    return {"items": random.integers(0, items, (batch, width)), "length": drawn}

@@ -1,0 +1,93 @@
+import numpy as np
+import onnx
+import pytest
+
+from components.compression.export import model_bytes
+from components.compression.quantization import BITS, Feed, quantized
+from components.compression.variants import reference_scores, scores_of, top_overlap
+from components.errors import CompressionError
+from components.networks.contract import PredictionNetwork
+from components.settings.quantization import QuantizationSettings, VariantName
+from tests.unit.compression.shaken import LENGTH, exported_model, feed, shaken_network
+
+ITEMS = 400
+SETTINGS = QuantizationSettings()
+SHAPES = {
+    "tied": {},
+    "untied": {"blocks": 1, "tied": False},
+    "width that is no multiple of a block": {"dim": 40, "blocks": 1},
+    "many narrow heads": {"heads": 8, "blocks": 1},
+}
+# Random weights have near ties everywhere; trained ones come out much closer.
+LEAST_OVERLAP = {8: 0.9, 4: 0.65}
+
+
+@pytest.fixture(scope="module")
+def feeds() -> list[Feed]:
+    return [feed(64, LENGTH, seed=seed, items=ITEMS) for seed in range(2)]
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def exported(request: pytest.FixtureRequest) -> tuple[PredictionNetwork, onnx.ModelProto]:
+    shape = {"dim": 32, "ffn_dim": 64, **SHAPES[request.param]}
+    return shaken_network(ITEMS, **shape), exported_model(ITEMS, **shape)
+
+
+@pytest.mark.parametrize("variant", [variant for variant in BITS if variant != "fp32"])
+def test_every_variant_ranks_like_the_network_and_is_smaller(
+    exported: tuple[PredictionNetwork, onnx.ModelProto], feeds: list[Feed], variant: VariantName
+) -> None:
+    network, model = exported
+    small = quantized(model, variant, SETTINGS, feeds)
+    bits = min(8, BITS[variant].table, BITS[variant].weight)
+    assert top_overlap(scores_of(small, feeds), reference_scores(network, feeds)) > LEAST_OVERLAP[bits]
+    assert len(model_bytes(small)) < len(model_bytes(model))
+
+
+@pytest.mark.parametrize("variant", BITS)
+def test_a_table_is_stored_once_and_never_expanded(feeds: list[Feed], variant: VariantName) -> None:
+    graph = quantized(exported_model(ITEMS, blocks=1, dim=32), variant, SETTINGS, feeds).graph
+    tables = [len(tensor.raw_data) for tensor in graph.initializer if tensor.dims and tensor.dims[0] == ITEMS]
+    assert max(tables) == ITEMS * 32 * BITS[variant].table // 8
+    assert sum(tables) <= 1.07 * max(tables)
+    expanded = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0].startswith("item")]
+    assert not expanded
+
+
+def test_sizes_are_what_the_bits_say(feeds: list[Feed]) -> None:
+    model = exported_model(1682, dim=64, heads=2, ffn_dim=256, max_length=50)
+    size = {variant: len(model_bytes(quantized(model, variant, SETTINGS, feeds))) for variant in BITS}
+    assert size["int8_table8"] < 0.29 * size["fp32"]
+    assert size["int8_table4"] < 0.22 * size["fp32"]
+    assert size["int4_table4"] < 0.16 * size["fp32"]
+
+
+def test_a_one_block_student_fits_into_85_kilobytes(feeds: list[Feed]) -> None:
+    model = exported_model(1682, dim=64, blocks=1, heads=2, ffn_dim=64, max_length=50)
+    assert len(model_bytes(quantized(model, "int4_table4", SETTINGS, feeds))) < 85_000
+
+
+@pytest.mark.parametrize("variant", BITS)
+def test_padding_is_safe_after_quantization(feeds: list[Feed], variant: VariantName) -> None:
+    model = quantized(exported_model(ITEMS, blocks=1, dim=32), variant, SETTINGS, feeds)
+    for length in (LENGTH, LENGTH // 2, 1, 0):
+        assert np.isfinite(scores_of(model, [feed(2, LENGTH, length)])).all()
+    empty, single = (scores_of(model, [feed(2, LENGTH, length)]) for length in (0, 1))
+    assert np.array_equal(empty, single)
+
+
+def test_the_model_that_is_given_stays_and_the_same_inputs_give_the_same_bytes(feeds: list[Feed]) -> None:
+    model = exported_model(ITEMS, blocks=1, dim=32)
+    before = model_bytes(model)
+    for variant in BITS:
+        first, second = (model_bytes(quantized(model, variant, SETTINGS, feeds)) for _ in range(2))
+        assert first == second
+    assert model_bytes(model) == before
+
+
+def test_scores_that_are_not_finite_are_refused() -> None:
+    scores = np.zeros((1, 12))
+    assert top_overlap(scores, scores) == 1.0
+    scores[0, 3] = np.nan
+    with pytest.raises(CompressionError, match="not finite"):
+        top_overlap(scores, np.zeros((1, 12)))

@@ -1,0 +1,130 @@
+"""The stages ``prune`` and ``quantize`` on a small scenario whose networks are not trained."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.compression.quantization import Feed
+from components.data.dataset import read_dataset
+from components.networks.building import read_network, write_network
+from components.settings.soft_labels import SoftLabelSettings
+from components.soft_labels.manifest import written
+from components.soft_labels.writer import write_cache
+from components.stages import prune, quantize
+from components.stages.workspace import Workspace
+from components.storage.checkpoints import checkpoint_digest
+from components.storage.digests import file_digest
+from components.storage.object_store import open_store
+from components.tasks.building import task_of
+from tests.unit.compression.shaken import shaken_network
+
+PRUNING = {"ffn_ratio": 0.5, "sparsity_epochs": 1, "calibration_batches": 2}
+OPTIMIZATION = {"max_epochs": 1, "patience": 1, "learning_rate": 0.001}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, prepared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECSTILL_STORE", f"file://{tmp_path}/store")
+    workspace = Workspace("tiny", tmp_path)
+    shutil.copytree(prepared_folder, workspace.artifacts / "dataset")
+    dataset = read_dataset(prepared_folder)
+    student = shaken_network(dataset.items, max_length=8, blocks=1)
+    for place in ("student", "pruned", "teacher/member-0"):
+        (workspace.artifacts / place).mkdir(parents=True)
+        write_network(workspace.artifacts / place, student)
+    task = task_of("next_item", dataset, 8)
+    manifest = write_cache(
+        open_store(),
+        student,
+        task,
+        SoftLabelSettings(k=8),
+        teacher_digest="0" * 64,
+        dataset_digest=dataset.digest,
+        show=False,
+    )
+    (workspace.artifacts / "soft_labels").mkdir()
+    (workspace.artifacts / "soft_labels" / "manifest.json").write_bytes(written(manifest))
+    return workspace
+
+
+def set_params(workspace: Workspace, **pruning: object) -> None:
+    scenario = {
+        "task": "next_item",
+        "seed": 0,
+        "trainer": {"accelerator": "cpu"},
+        "distillation": {"lambda_hard": 0.5, "lambda_soft": 0.5},
+        "pruning": {**PRUNING, "optimization": OPTIMIZATION, **pruning},
+        "quantization": {"table_block": 16, "calibration_histories": 32},
+    }
+    (workspace.root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": scenario}}))
+
+
+@pytest.mark.parametrize("importance", ["taylor", "sparsity"])
+def test_prune_writes_a_smaller_network_and_says_what_it_cost(workspace: Workspace, importance: str) -> None:
+    set_params(workspace, importance=importance, heads_ratio=0.5)
+    prune.work(workspace)
+    network = read_network(workspace.artifacts / "pruned")
+    metrics = json.loads((workspace.artifacts / "metrics" / "prune.json").read_text())
+    assert metrics["kept"] == {"blocks.0.ffn": "16 of 24", "blocks.0.heads": "1 of 2"}
+    assert metrics["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert metrics["parameters"] < metrics["parameters_before"]
+    assert metrics["mask_difference"] <= 1e-6
+    assert {"validation_ndcg10", "validation_ndcg10_before", "validation_ndcg10_after_cut", "cost"} <= metrics.keys()
+    curve = (workspace.artifacts / "curves" / "prune.csv").read_text().splitlines()
+    assert curve[0] == "network,epoch,train_loss,validation_ndcg10" and curve[1].startswith("pruned,1,")
+
+
+def test_prune_copies_the_student_when_all_ratios_are_zero(workspace: Workspace) -> None:
+    set_params(workspace, ffn_ratio=0)
+    shutil.rmtree(workspace.artifacts / "pruned")
+    prune.work(workspace)
+    digests = [checkpoint_digest(workspace.artifacts / place) for place in ("student", "pruned")]
+    assert digests[0] == digests[1]
+
+
+def test_quantize_writes_every_variant_and_a_list_of_them(workspace: Workspace) -> None:
+    set_params(workspace)
+    quantize.work(workspace)
+    folder = workspace.artifacts / "quantized"
+    entries = {entry["name"]: entry for entry in json.loads((folder / "variants.json").read_text())["variants"]}
+    assert len([name for name in entries if name.startswith("pruned.")]) == 8
+    compared = {"student.fp32", "student.int8_table8"}
+    compared |= {f"teacher_member.{form}" for form in ("fp32", "int8_table8", "int8_table4")}
+    assert compared <= set(entries) and list(entries) == sorted(entries)
+    for entry in entries.values():
+        path = folder / entry["file"]
+        assert (path.stat().st_size, file_digest(path)) == (entry["bytes"], entry["sha256"])
+    assert entries["pruned.int8_table4"]["table_bits"] == 4
+    assert entries["student.fp32"]["from_digest"] == checkpoint_digest(workspace.artifacts / "student")
+
+
+def test_calibration_sees_training_events_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_params(workspace)
+    feeds: list[Feed] = []
+
+    def spy(*given: Any, **_: Any) -> Iterator[Any]:
+        feeds.extend(given[4])
+        return iter(())
+
+    monkeypatch.setattr(quantize, "write_variants", spy)
+    quantize.work(workspace)
+    dataset = read_dataset(workspace.artifacts / "dataset")
+    training = {
+        tuple(dataset.item[max(begin, end - 8) : end].tolist())
+        for begin, stop in pairwise(dataset.offsets)
+        for end in range(begin + 1, stop + 1)
+        if (dataset.split[begin:end] == 0).all()
+    }
+    histories = {
+        tuple(items[:length].tolist())
+        for feed in feeds
+        for items, length in zip(feed["items"], feed["length"], strict=True)
+    }
+    assert histories and histories <= training
