@@ -21,8 +21,12 @@ def test_deps_name_every_module_that_the_stage_imports(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", stage_names())
 def test_params_name_what_the_stage_reads_and_nothing_else(stage: str) -> None:
+    source = (ROOT / "components" / "stages" / f"{stage}.py").read_text()
+    if "workspace.values()" in source:
+        assert GRAPH[stage]["do"]["params"] == ["scenarios.${key}"]
+        return
     read = set()
-    for node in ast.walk(ast.parse((ROOT / "components" / "stages" / f"{stage}.py").read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("workspace.settings", "workspace.value"):
             section = node.args[0]
             assert isinstance(section, ast.Constant), (
@@ -39,5 +43,6 @@ def test_the_command_runs_the_stage_of_that_name(stage: str) -> None:
 
 
 def test_every_stage_module_is_in_the_graph() -> None:
-    modules = {path.stem for path in (ROOT / "components" / "stages").glob("*.py")} - {"__init__", "workspace"}
-    assert modules == set(stage_names())
+    modules = (ROOT / "components" / "stages").glob("*.py")
+    runnable = {path.stem for path in modules if 'run_stage("' in path.read_text()}
+    assert runnable == set(stage_names())

@@ -1,0 +1,122 @@
+"""Which variant ships: the smallest one that meets the scenario's budget and gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from components.errors import BudgetError
+from components.settings.evaluation import BudgetSettings, GateSettings
+
+LINEAGE_BYTES = 1024
+"""What packaging may add to the model file: the lineage in its metadata counts towards the budget."""
+
+
+class Requirement(NamedTuple):
+    """One limit of the budget or the gate, and how a variant stands to it.
+
+    Attributes:
+        setting: Key in params.yaml.
+        limit: What it allows at most, or asks for at least (``at_least``).
+        actual: What was measured.
+    """
+
+    setting: str
+    limit: float
+    actual: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Is the limit kept? What could not be measured does not meet it."""
+        return self.actual >= self.limit if self.at_least else self.actual <= self.limit
+
+    def __str__(self) -> str:
+        sign = (">=" if self.at_least else "<=") if self.met else ("<" if self.at_least else ">")
+        text = f"{_number(self.actual)} {sign} {_number(self.limit)}"
+        # By how much, in the unit of the setting: a share of the limit would mean nothing where the limit is 0.
+        return text if self.met else f"{text} (by {_number(abs(self.actual - self.limit))})"
+
+
+class Verdict(NamedTuple):
+    """A variant, and how it stands to every limit that is set."""
+
+    name: str
+    bytes: int
+    requirements: tuple[Requirement, ...]
+
+    @property
+    def met(self) -> bool:
+        """Does it meet all of them?"""
+        return all(requirement.met for requirement in self.requirements)
+
+    @property
+    def missed(self) -> list[Requirement]:
+        """Those that it does not meet."""
+        return [requirement for requirement in self.requirements if not requirement.met]
+
+
+def verdict(
+    name: str,
+    figures: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]],
+    fp32_bytes: int,
+    *,
+    budget: BudgetSettings,
+    gate: GateSettings,
+) -> Verdict:
+    """Hold one variant against the budget and the gate.
+
+    Args:
+        name: Of the variant.
+        figures: What was measured of it: ``bytes``, ``p95_ms``, ``latency_ratio``, ``ndcg10``.
+        others: ``ndcg10`` of ``teacher`` and ``baseline``.
+        fp32_bytes: Of one teacher member's weights.
+        budget: What it may cost.
+        gate: What it must be worth.
+    """
+    size = figures["bytes"] + LINEAGE_BYTES
+    teacher, baseline = others["teacher"]["ndcg10"], others["baseline"]["ndcg10"]
+    limits = (
+        ("budget.max_bytes", budget.max_bytes, size, False),
+        ("budget.max_bytes_ratio", budget.max_bytes_ratio, size / fp32_bytes, False),
+        ("budget.max_p95_ms", budget.max_p95_ms, figures["p95_ms"], False),
+        ("budget.max_latency_ratio", budget.max_latency_ratio, figures["latency_ratio"], False),
+        ("gate.min_retention", gate.min_retention, figures["ndcg10"] / teacher if teacher else float("nan"), True),
+        ("gate.min_gain_over_baseline", gate.min_gain_over_baseline, figures["ndcg10"] - baseline, True),
+    )
+    return Verdict(
+        name,
+        figures["bytes"],
+        tuple(Requirement(key, limit, actual, least) for key, limit, actual, least in limits if limit is not None),
+    )
+
+
+def smallest(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The variant of fewest bytes that meets everything, by name where two are equally small; None: there is none."""
+    return min((found for found in verdicts if found.met), key=lambda found: (found.bytes, found.name), default=None)
+
+
+def refusal(verdicts: Sequence[Verdict], report: str) -> BudgetError:
+    """The error to raise when nothing may ship: what each variant misses, and by how much.
+
+    Args:
+        verdicts: Of all variants.
+        report: Where the report lies that shows more.
+    """
+    if not verdicts:
+        return BudgetError("no variant was made from the student", "Name some under `quantization.variants`.")
+    width = max(len(found.name) for found in verdicts)
+    lines = [
+        f"    {found.name:<{width}}  {found.bytes:>12,} bytes  "
+        + "; ".join(f"{miss.setting} {miss}" for miss in found.missed)
+        for found in sorted(verdicts, key=lambda found: (len(found.missed), found.bytes, found.name))
+    ]
+    return BudgetError(
+        "no variant meets the scenario's budget and gate. What each one misses:\n" + "\n".join(lines),
+        f"Give the student more, compress it less, or relax `budget` and `gate`. The full report is in {report}",
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

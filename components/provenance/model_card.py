@@ -1,0 +1,102 @@
+"""The model card of a package: what it is, what it is worth, where it comes from; for people and for the hub.
+
+The front matter follows Hugging Face's model card metadata. Its ``base_model`` names a repository of the hub, which a
+teacher trained here is not: lineage is given as digests under ``recstill``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
+    """Markdown with YAML front matter.
+
+    Args:
+        record: ``package.json`` without its list of files.
+        source: ``source.json``.
+    """
+    about = source.get("about") or {}
+    data = str(about.get("title") or source.get("kind") or "the scenario's source")
+    metrics, lineage, choice = record["metrics"], record["lineage"], record["choice"]
+    front = {
+        "license": "other",
+        "license_name": "terms-of-the-training-data",
+        "library_name": "onnx",
+        "tags": ["recommender-system", "sequential-recommendation", "knowledge-distillation", "onnx", "recstill"],
+        "model-index": [
+            {
+                "name": f"{record['name']} {choice['chosen']}",
+                "results": [
+                    {
+                        "task": {"type": record["task"], "name": "Next-item recommendation"},
+                        "dataset": {"name": data, "type": str(source.get("kind", "table"))},
+                        "metrics": [
+                            {"type": name, "name": title, "value": metrics[name]} for name, title in _METRICS.items()
+                        ],
+                    }
+                ],
+            }
+        ],
+        "recstill": {"version": record["recstill"], "lineage": dict(lineage)},
+    }
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {record['name']}: {choice['chosen']}",
+        "",
+        "A recommender that predicts the next item of a user's history, distilled from a larger teacher, compressed "
+        "and exported to ONNX by Recstill.",
+        "",
+        "## Use",
+        "",
+        "```sh",
+        "recstill predict PACKAGE --history ID,ID,ID",
+        "```",
+        "",
+        "`signature.json` describes the model's inputs and outputs, `vocabulary.parquet` the items, `golden.json` "
+        "holds requests with the answers that they must get.",
+        "",
+        "## Quality and cost",
+        "",
+        f"On {record['test']['targets']:,} held-out events of {record['test']['users']:,} users, full ranking of "
+        f"{record['items']:,} items, items of the history left out:",
+        "",
+        "| | this model | teacher |",
+        "|---|---|---|",
+        *(f"| {title} | {metrics[name]:.4f} | {record['teacher'][name]:.4f} |" for name, title in _METRICS.items()),
+        f"| model file, bytes | {record['model_bytes']:,} | {record['teacher']['bytes']:,} |",
+        f"| latency at batch 1, one thread, median ms | {metrics['p50_ms']:.3f} | {record['teacher']['p50_ms']:.3f} |",
+        "",
+        f"{100 * metrics['retention']:.1f} % of the teacher's NDCG@10 is kept (95 % interval "
+        f"{100 * metrics['retention_low']:.1f} to {100 * metrics['retention_high']:.1f} %, paired bootstrap over "
+        "users). The variant was chosen on these same events, so that new events may show a little less.",
+        "",
+        "## Limits",
+        "",
+        "It knows the items of its vocabulary only; a history of none of them gets the most popular items. It repeats "
+        "the leanings of its data, popularity first of all.",
+        "",
+        "## Data",
+        "",
+        f"{data}: {source.get('events', 0):,} events of {source.get('users', 0):,} users, "
+        f"{source.get('first_event', '?')} to {source.get('last_event', '?')}.",
+        "",
+        *(f"{title}: {about[key]}\n" for key, title in _ABOUT.items() if about.get(key)),
+        "A model learns from its data: their terms apply to it.",
+        "",
+        "## Lineage",
+        "",
+        *(f"- {name.replace('_', ' ')}: `{value}`" for name, value in lineage.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_METRICS = {"ndcg10": "NDCG@10", "recall10": "Recall@10", "mrr": "MRR"}
+_ABOUT = {"home": "Home", "licence": "Terms", "citation": "Cite"}

@@ -1,0 +1,160 @@
+"""Writing a package: the chosen model with everything that is needed to serve it, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from components.data.dataset import PreparedDataset
+from components.errors import IntegrityError
+from components.evaluation.onnx_session import new_session
+from components.evaluation.selection import LINEAGE_BYTES
+from components.provenance.model_card import model_card
+from components.serving.package_folder import CARD, FORMAT, GOLDEN, MODEL, RECORD, SIGNATURE, VOCABULARY
+from components.serving.predictor import Predictor
+from components.storage.atomic import write_json
+from components.storage.digests import file_digest
+
+GOLDEN_REQUESTS = 16
+GOLDEN_K = 10
+# Integer kernels differ between processors, in what they saturate and how they round; float ones in the last digits.
+_TOLERANCE_OF_INTEGERS = 0.02
+_TOLERANCE_OF_FLOATS = 1e-4
+
+
+@dataclass(frozen=True)
+class PackageContent:
+    """What goes into a package.
+
+    Attributes:
+        name: Of the scenario.
+        task: Name of the task.
+        model: The chosen ONNX file.
+        choice: ``choice.json``.
+        metrics: ``metrics.json`` of the report.
+        source: ``source.json``.
+        lineage: Digests, the commit and the version, all text; they go into the model's metadata too.
+        dirty: Was code or a parameter changed since that commit? None: unknown.
+        params: The scenario in params.yaml.
+        histories: Training histories as item indices; the golden requests.
+    """
+
+    name: str
+    task: str
+    model: Path
+    choice: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    source: Mapping[str, Any]
+    lineage: Mapping[str, str]
+    dirty: bool | None
+    params: Mapping[str, Any]
+    histories: Sequence[Sequence[int]]
+
+
+def write_package(folder: Path, content: PackageContent, dataset: PreparedDataset) -> None:
+    """Write a package into ``folder``, which must exist, and answer its golden requests once.
+
+    Raises:
+        IntegrityError: The chosen model is not the one that was evaluated, or the package does not answer.
+    """
+    if file_digest(content.model) != content.choice["sha256"]:
+        raise IntegrityError(
+            f"{content.model} is not the file that the report chose", "Run `quantize` and later stages again."
+        )
+    (folder / MODEL).write_bytes(_with_lineage(content))
+    dataset.catalogue.select("item", "id", "title", "train_events").write_parquet(folder / VOCABULARY)
+    write_json(folder / SIGNATURE, _signature(folder / MODEL, content, dataset.items))
+    write_json(folder / GOLDEN, {"tolerance": 0.0, "requests": []})
+    record = _record(folder, content, dataset)
+    (folder / CARD).write_text(model_card(record, content.source), encoding="utf-8")
+    _seal(folder, record)
+    # The answers are the package's own: loaded, verified and asked as a user would.
+    write_json(folder / GOLDEN, _golden(Predictor(folder), content, dataset.catalogue["id"].to_list()))
+    _seal(folder, record)
+    Predictor(folder).replay_golden()
+
+
+def _with_lineage(content: PackageContent) -> bytes:
+    model = onnx.load(content.model)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    lineage = {f"recstill.{name}": value for name, value in content.lineage.items()}
+    onnx.helper.set_model_props(model, dict(sorted((known | lineage).items())))
+    written = bytes(model.SerializeToString(deterministic=True))
+    if len(written) > content.model.stat().st_size + LINEAGE_BYTES:
+        raise IntegrityError(f"the lineage takes more than the {LINEAGE_BYTES} bytes that the budget allows for it")
+    return written
+
+
+def _signature(model: Path, content: PackageContent, items: int) -> dict[str, Any]:
+    session = new_session(model)
+
+    def described(values: Any) -> list[dict[str, Any]]:
+        return [{"name": value.name, "type": value.type, "shape": list(value.shape)} for value in values]
+
+    return {
+        "task": content.task,
+        "inputs": described(session.get_inputs()),
+        "outputs": described(session.get_outputs()),
+        "meaning": {
+            "items": "item indices of vocabulary.parquet, oldest first, padded on the right with any index",
+            "length": "events of each history that count",
+            "scores": "one score an item, greater is better; items of the history are scored like any other",
+        },
+        "max_length": content.choice["max_length"],
+        "items": items,
+        "k": {"least": 1, "most": items},
+    }
+
+
+def _golden(predictor: Predictor, content: PackageContent, ids: list[str]) -> dict[str, Any]:
+    requests: list[dict[str, Any]] = []
+    for history in content.histories:
+        named = [ids[item] for item in history]
+        answer = predictor.recommend(named, GOLDEN_K)
+        requests.append(
+            {
+                "history": named,
+                "k": GOLDEN_K,
+                "exclude_seen": True,
+                "items": [item.id for item in answer.items],
+                "scores": [item.score for item in answer.items],
+            }
+        )
+    scores = np.array([score for request in requests for score in request["scores"]] or [0.0])
+    integers = int(content.choice["variant"].get("activation_bits", 32)) < 32
+    share = _TOLERANCE_OF_INTEGERS if integers else _TOLERANCE_OF_FLOATS
+    return {"tolerance": share * float(max(np.abs(scores).max(), 1e-3)), "requests": requests}
+
+
+def _record(folder: Path, content: PackageContent, dataset: PreparedDataset) -> dict[str, Any]:
+    teacher = content.metrics["contenders"]["teacher"]
+    return {
+        "format": FORMAT,
+        "name": content.name,
+        "task": content.task,
+        "recstill": content.lineage["version"],
+        "items": dataset.items,
+        "model_bytes": (folder / MODEL).stat().st_size,
+        "choice": {key: content.choice[key] for key in ("chosen", "reason", "made_from", "variant")},
+        "lineage": dict(content.lineage),
+        "dirty": content.dirty,
+        "params": content.params,
+        "metrics": content.choice["figures"],
+        "teacher": {key: teacher[key] for key in ("ndcg10", "recall10", "mrr", "bytes", "p50_ms", "parameters")},
+        "test": {"targets": content.metrics["test_targets"], "users": content.metrics["test_users"]},
+    }
+
+
+def _seal(folder: Path, record: dict[str, Any]) -> None:
+    """Write ``package.json`` with the digest of every other file."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != RECORD
+    }
+    write_json(folder / RECORD, {**record, "files": files})
