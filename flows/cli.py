@@ -60,7 +60,7 @@ def run(
     else:
         results = _compressed(root, scenario, stages, chosen, force)
         console.summary(results, time.monotonic() - started)
-    console.results(scenario, root / "artifacts" / scenario / "report")
+    console.results(root / "artifacts" / scenario / "report")
 
 
 @app.command()
@@ -106,7 +106,6 @@ def predict(
 ) -> None:
     """Recommend items for a history, from a package alone."""
     from components.serving.predictor import Predictor
-
     from flows.console import Console
 
     ids = [part.strip() for part in history.split(",") if part.strip()]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.console
 from rich.table import Table
 from rich.text import Text
 
+from components.storage.atomic import read_json
+
 if TYPE_CHECKING:
+    from components.serving.predictor import Recommendations
     from flows.graph import Stage, StageResult
     from flows.params import Parameter
 
@@ -70,6 +74,72 @@ class Console:
             table.add_row(*(Text(word) for word in (parameter.key, parameter.value, parameter.type, parameter.meaning)))
         self._out.print(table)
 
+    def results(self, report: Path) -> None:
+        """The results of a scenario as one table, the one that ships marked, and where its report and package lie."""
+        metrics, choice = _record(report / "metrics.json"), _record(report / "choice.json")
+        table = Table(title="test events, full ranking, seen items left out", title_justify="left", pad_edge=False)
+        table.add_column("")
+        for title, _, _ in _COLUMNS:
+            table.add_column(title, justify="right")
+        for name, figures in sorted(metrics["contenders"].items(), key=lambda pair: _place(pair[0])):
+            cells = [form(figures) if key in figures else "" for _, key, form in _COLUMNS]
+            ships = name == choice["chosen"]
+            table.add_row(f"{name} ◀ ships" if ships else name, *cells, style="bold green" if ships else "")
+        self._out.print(table)
+        self.say(f"report:  {report / 'index.html'}")
+        self.say(f"package: {report.parent / 'package'}")
+
+    def recommendations(self, answer: Recommendations, *, as_json: bool) -> None:
+        """Recommended items with their titles, best first, and what of the history was not known."""
+        if as_json:
+            items = [{"item": one.id, "title": one.title, "score": one.score} for one in answer.items]
+            unknown = list(answer.unknown)
+            self.document({"recommendations": items, "unknown": unknown, "popular": answer.from_popularity})
+            return
+        if answer.unknown:
+            self.say(f"not in the catalogue, left out: {', '.join(answer.unknown)}", style="yellow")
+        if answer.from_popularity:
+            self.say("no known item in the history: these are the most popular ones", style="yellow")
+        table = Table(box=None, pad_edge=False)
+        table.add_column("item", justify="right")
+        table.add_column("score", justify="right")
+        table.add_column("title")
+        for one in answer.items:
+            table.add_row(one.id, f"{one.score:.3f}", Text(one.title or ""))
+        self._out.print(table)
+
     def document(self, record: Any) -> None:
         """A record as JSON, for scripts."""
         self._out.print(json.dumps(record, indent=2, ensure_ascii=False), soft_wrap=True, markup=False)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = read_json(path)
+    return record
+
+
+def _place(name: str) -> tuple[int, str]:
+    """From the teacher down to what ships, as the pipeline makes them."""
+    made = name.partition(".")[0]
+    return (_ORDER.index(made) if made in _ORDER else len(_ORDER)), name
+
+
+def _difference(figures: Mapping[str, float]) -> str:
+    if figures["difference_low"] == figures["difference_high"]:
+        return ""
+    return f"{figures['difference']:+.4f} [{figures['difference_low']:+.4f}, {figures['difference_high']:+.4f}]"
+
+
+_ORDER = ("popularity", "item_knn", "teacher", "teacher_member", "baseline", "student", "pruned")
+
+# Title, the figure that has to be there, and how it is shown.
+_COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, float]], str]], ...] = (
+    ("NDCG@10", "ndcg10", lambda figures: f"{figures['ndcg10']:.4f}"),
+    ("to the teacher [95 %]", "difference", _difference),
+    ("Recall@10", "recall10", lambda figures: f"{figures['recall10']:.4f}"),
+    ("coverage", "coverage10", lambda figures: f"{figures['coverage10']:.0%}"),
+    ("bytes", "bytes", lambda figures: f"{figures['bytes']:,}"),
+    ("p50 ms", "p50_ms", lambda figures: f"{figures['p50_ms']:.3f}"),
+    ("of the teacher's", "latency_ratio", lambda figures: f"{figures['latency_ratio']:.2f}"),
+    ("rows/s at 64", "throughput", lambda figures: f"{figures['throughput']:,.0f}"),
+)

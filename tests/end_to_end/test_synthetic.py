@@ -36,7 +36,7 @@ def test_every_stage_runs_once_and_the_results_are_shown(finished: tuple[Checkou
     assert page.count("<svg") >= 4 and "http://" not in page.replace("http://www.w3.org", "")
     metrics = json.loads((report / "metrics.json").read_text())
     contenders = metrics["contenders"]
-    assert contenders["teacher"]["ndcg@10"] > 1.3 * contenders["popularity"]["ndcg@10"]
+    assert contenders["teacher"]["ndcg10"] > 1.3 * contenders["popularity"]["ndcg10"]
 
 
 def test_a_package_recommends_without_its_checkout(finished: tuple[Checkout, str], tmp_path: Path) -> None:
