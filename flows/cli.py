@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -120,9 +121,13 @@ def _compressed(
     from components.storage.atomic import write_json
     from flows.compress import compress
     from flows.graph import StageResult
+    from flows.interruption import prompt_end
 
     started = time.time()
-    state = compress(str(root), scenario, [stage.address for stage in chosen], force, return_state=True)
+    # In a thread of its own: in the main one, Prefect would take the signals for itself.
+    with prompt_end(), ThreadPoolExecutor(1) as thread:
+        addresses = [stage.address for stage in chosen]
+        state = thread.submit(compress, str(root), scenario, addresses, force, return_state=True).result()
     if not state.is_completed():
         raise RecstillError(
             state.message or "the run did not complete", f"`recstill status {scenario}` shows what is left."

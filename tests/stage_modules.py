@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 
 
+@cache
 def stage_names() -> list[str]:
     return list(_yaml().load((ROOT / "dvc.yaml").read_text())["stages"])
 
@@ -25,8 +27,12 @@ def modules_of(stage: str) -> list[str]:
         if module not in found:
             found.add(module)
             open_ends.extend(imported_modules(module))
-    # A package's __init__ runs too; those here hold a docstring and nothing that a stage could depend on.
-    return sorted(path.relative_to(ROOT).as_posix() for path in found if path.name != "__init__.py")
+    # A package's __init__ runs too; most hold a docstring and nothing that a stage could depend on.
+    return sorted(path.relative_to(ROOT).as_posix() for path in found if not _only_docstring(path))
+
+
+def _only_docstring(module: Path) -> bool:
+    return all(isinstance(node, ast.Expr) for node in ast.parse(module.read_text()).body)
 
 
 def imported_modules(module: Path) -> set[Path]:
@@ -40,9 +46,10 @@ def imported_modules(module: Path) -> set[Path]:
         else:
             continue
         for name in names:
-            path = ROOT.joinpath(*name.split("."))
             if name.startswith("components"):
-                found |= {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
+                parts = name.split(".")
+                packages = {ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)}
+                found |= {file for file in (*packages, ROOT.joinpath(*parts).with_suffix(".py")) if file.is_file()}
     return found
 
 

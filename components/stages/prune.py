@@ -72,6 +72,7 @@ def work(workspace: Workspace) -> None:
                 "sparse",
                 optimization=settings.optimization.model_copy(update=epochs),
                 extra_loss=group_lasso(groups, settings.sparsity_weight),
+                extra_inputs=settings.model_dump(mode="json"),
             )
         judge = DistillationTraining(
             original, settings.optimization, seed, labels=labels, distillation=distillation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from components.errors import RecstillError
@@ -19,6 +21,7 @@ from components.settings.reading import read_document, read_section, scenario_se
 from components.storage.atomic import clear_disk_errors, write_json
 
 _IMPORTED = time.monotonic()
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Workspace:
@@ -79,7 +82,8 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
     parser.add_argument("scenario", help="a scenario of params.yaml")
     workspace = Workspace(parser.parse_args().scenario, Path.cwd())
     # A polite kill ends like Ctrl-C, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    _end_with_parent()
     try:
         with clear_disk_errors(workspace.artifacts):
             work(workspace)
@@ -98,6 +102,17 @@ def _end(error: str | None = None) -> None:
         Path(path).write_text(json.dumps({"seconds": _process_seconds(), "error": error}), encoding="utf-8")
     elif error:
         print(f"\nerror: {error}", file=sys.stderr, flush=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would disturb the cleaning up
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent is killed: a second run must not meet a stage that nobody waits for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _process_seconds() -> float:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -87,6 +87,7 @@ def fit(
     distillation: DistillationSettings | None = None,
     name: str = "network",
     extra_loss: ExtraLoss | None = None,
+    extra_inputs: Any = None,
     scratch: Path | None = None,
     scenario: str = "*",
     threads: int | None = None,
@@ -108,6 +109,7 @@ def fit(
         name: Of the network, in messages and in the curve.
         extra_loss: A term of the network's weights, added to the loss of each step. It is given the network that is
             being trained, which is a copy of ``network``.
+        extra_inputs: JSON-able, what ``extra_loss`` depends on: a training with another one is not resumed.
         scratch: Folder for the state after each epoch, from which an interrupted training goes on; the caller deletes
             it once the result is safe. None: an interrupted training starts anew.
         scenario: Named in errors about ``trainer``.
@@ -143,7 +145,7 @@ def fit(
             "seed": seed,
             "distillation": None if distillation is None else distillation.model_dump(mode="json"),
             "labels": None if labels is None else labels.manifest.cache_id,
-            "extra_loss": extra_loss is not None,
+            "extra_loss": [extra_loss is not None, extra_inputs],
         }
         path = resume_file(scratch, training_digest(network, inputs))
         resumable = path if path.is_file() else None

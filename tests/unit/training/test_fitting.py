@@ -154,9 +154,13 @@ def test_the_state_of_another_training_is_never_resumed(
     fit(initial_network(shape, task.outcomes, 0), task, OPTIMIZATION, TRAINER, 0, scratch=tmp_path)
     before = set(tmp_path.iterdir())
     changed = OPTIMIZATION.model_copy(update={"weight_decay": 0.5})
-    fit(initial_network(shape, task.outcomes, 0), task, changed, TRAINER, 0, scratch=tmp_path)
-    assert "resumes" not in capsys.readouterr().out
-    assert len(before) == 1 and before.isdisjoint(tmp_path.iterdir())
+    for optimization, extra in ((changed, None), (OPTIMIZATION, {"sparsity_weight": 0.1})):
+        network = initial_network(shape, task.outcomes, 0)
+        fit(network, task, optimization, TRAINER, 0, scratch=tmp_path, extra_inputs=extra)
+        assert "resumes" not in capsys.readouterr().out
+        after = set(tmp_path.iterdir())
+        assert len(after) == 1 and before.isdisjoint(after)
+        before = after
 
 
 def test_a_damaged_state_starts_the_training_anew(
