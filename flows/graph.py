@@ -145,7 +145,7 @@ def reproduce(root: Path, address: str, *, force: bool = False, plain_progress: 
         note = Path(folder) / "stage.json"
         environment = {"RECSTILL_STAGE_NOTE": str(note)}
         if plain_progress:
-            environment["RECSTILL_PROGRESS"] = "plain"
+            environment["TTY_COMPATIBLE"] = "0"  # how rich is told that this is no terminal
         try:
             with _repo(root) as repo:
                 done = repo.reproduce(address, single_item=True, force=force, run_env=environment)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 
 from components.training.module import VALIDATION_NDCG, NetworkTraining
 
@@ -82,6 +82,37 @@ class ResumePoint(Callback):
             trainer.save_checkpoint(self.path)
 
 
+class TrainingBar(RichProgressBar):
+    """Lightning's bar for the epoch, with what counts for the training: how good it is, and the time left in all.
+
+    Args:
+        name: Of the network.
+        epochs: How many there are at most.
+    """
+
+    def __init__(self, name: str, epochs: int) -> None:
+        super().__init__()
+        self._name, self._epochs = name, epochs
+        self._started, self._before = time.monotonic(), 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; a resumed run has some epochs behind it."""
+        super().on_train_start(trainer, pl_module)
+        self._started, self._before = time.monotonic(), trainer.current_epoch
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Nothing behind the bar, where a narrow terminal would cut it off."""
+        return {}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        words = [f"{self._name} {current_epoch + 1}/{self._epochs}"]
+        if (done := current_epoch - self._before) > 0:
+            seconds = (time.monotonic() - self._started) / done
+            words.append(f"best {_best_weights(self.trainer).best:.4f}")
+            words.append(f"{seconds * (self._epochs - current_epoch):.0f} s left")
+        return ", ".join(words)
+
+
 class EpochLines(Callback):
     """One plain line an epoch, for logs and other places that are no terminal.
 
@@ -102,7 +133,7 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how far it is, how good, and how long it may take."""
-        kept = next(callback for callback in trainer.callbacks if isinstance(callback, BestWeights))  # type: ignore[attr-defined]
+        kept = _best_weights(trainer)
         if not trainer.is_global_zero or not kept.curve:
             return
         row = kept.curve[-1]
@@ -112,6 +143,11 @@ class EpochLines(Callback):
             f"{self._name} epoch {row.epoch}/{self._epochs} loss {row.train_loss:.3f} "
             f"validation NDCG@10 {row.validation_ndcg10:.4f} (best {kept.best:.4f}) {left}"
         )
+
+
+def _best_weights(trainer: pl.Trainer) -> BestWeights:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, BestWeights))
 
 
 def _say(line: str) -> None:

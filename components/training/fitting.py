@@ -7,7 +7,6 @@ import csv
 import inspect
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import rich.console
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, RichProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 
 from components.errors import RecstillError, SettingsError, TrainingError
 from components.networks.building import new_network
@@ -30,7 +30,7 @@ from components.settings.threads import threads_per_network
 from components.settings.training import OptimizationSettings, TrainerSettings
 from components.storage.atomic import new_file
 from components.tasks.next_item import NextItem
-from components.training.callbacks import BestWeights, Epoch, EpochLines, ResumePoint
+from components.training.callbacks import BestWeights, Epoch, EpochLines, ResumePoint, TrainingBar
 from components.training.checkpoint_io import SafetensorsCheckpointIO
 from components.training.data import TaskData
 from components.training.module import (
@@ -131,7 +131,7 @@ def fit(
         distillation=distillation,
         extra_loss=extra_loss,
     )
-    terminal = sys.stdout.isatty() and not plain
+    terminal = rich.console.Console().is_terminal and not plain
     kept = BestWeights()
     stop = EarlyStopping(VALIDATION_NDCG, mode="max", patience=optimization.patience, check_on_train_epoch_end=False)
     callbacks: list[Callback] = [kept, stop]
@@ -150,9 +150,7 @@ def fit(
         path = resume_file(scratch, training_digest(network, inputs))
         resumable = path if path.is_file() else None
         callbacks.append(ResumePoint(path))
-    callbacks.append(RichProgressBar() if terminal else EpochLines(name, optimization.max_epochs))
-    if terminal:
-        print(f"training {name}")  # noqa: T201 - the bar does not say what it is for
+    callbacks.append((TrainingBar if terminal else EpochLines)(name, optimization.max_epochs))
     with _quiet(), _threads(threads if threads is not None else threads_per_network()), _interruptible():
         lightning = _trainer(trainer, optimization.max_epochs, callbacks, terminal=terminal, scenario=scenario)
         try:

@@ -35,9 +35,9 @@ class Checkout:
             check=False,
         )
 
-    def succeed(self, *command: str, **environment: str) -> str:
+    def succeed(self, *command: str, timeout: float = 300, **environment: str) -> str:
         """Run a command that has to end well; its output."""
-        done = self.run(*command, **environment)
+        done = self.run(*command, timeout=timeout, **environment)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -62,7 +62,7 @@ def new_checkout(folder: Path) -> Checkout:
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
+            shutil.copy2(ROOT / name, root / name)
     environment = {
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -85,6 +85,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
     """A checkout in which the synthetic scenario has run, and what the run printed."""
     checkout = new_checkout(tmp_path_factory.mktemp("finished"))
     return checkout, checkout.succeed("recstill", "run", "synthetic")
+
+
+@pytest.fixture
+def another(finished: tuple[Checkout, str], tmp_path: Path) -> Checkout:
+    """A copy of the checkout in which the synthetic scenario has run, to change at will."""
+    shutil.copytree(finished[0].root, tmp_path / "recstill", symlinks=True)
+    return Checkout(tmp_path / "recstill", finished[0].environment)
 
 
 @pytest.fixture

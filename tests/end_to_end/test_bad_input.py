@@ -49,13 +49,10 @@ def scenario_from_table(checkout: Checkout, table: str, columns: str = "{}") -> 
 @pytest.mark.parametrize(
     ("table", "columns", "words"),
     [
-        ("user,item,timestamp\n", "{}", ["events.csv"]),
         ("user,item,timestamp\n" + "".join(f"1,{n},{n}\n" for n in range(30)), "{}", ["user"]),
-        ("person,item,timestamp\n1,2,3\n", "{}", ["user", "person"]),
         ("user,item,timestamp\n1,2,3\n", "{user: persn}", ["persn"]),
-        ("user,item,timestamp\n" + "1,2,soon\n" * 20, "{}", ["timestamp"]),
     ],
-    ids=["empty", "one user", "missing column", "mapping that misses", "not a time"],
+    ids=["one user", "mapping that misses"],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(
     fresh: Checkout, table: str, columns: str, words: list[str]
@@ -72,11 +69,10 @@ def test_a_missing_table_is_named(fresh: Checkout) -> None:
     assert "events.csv" in fresh.refuse("recstill", "run", "synthetic")
 
 
-def test_a_damaged_artifact_is_made_again(finished: tuple[Checkout, str]) -> None:
-    checkout, _ = finished
-    path = checkout.root / "artifacts/synthetic/pruned/weights.safetensors"
+def test_a_damaged_artifact_is_made_again(another: Checkout) -> None:
+    path = another.root / "artifacts/synthetic/pruned/weights.safetensors"
     before = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(before[: len(before) // 2])
-    checkout.succeed("recstill", "run", "synthetic")
+    another.succeed("recstill", "run", "synthetic")
     assert path.read_bytes() == before

@@ -100,14 +100,12 @@ def _fixed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry for entry in entries if not any(word in entry["path"] for word in MEASURED)]
 
 
-def test_a_quantization_parameter_reruns_quantize_and_what_follows(fresh: Checkout) -> None:
-    fresh.succeed("recstill", "run", "synthetic")
-    printed = fresh.succeed(
-        "recstill", "run", "synthetic", "--set", "scenarios.synthetic.quantization.kmeans_levels=16"
-    )
+def test_a_quantization_parameter_reruns_quantize_and_what_follows(another: Checkout) -> None:
+    change = "scenarios.synthetic.quantization.kmeans_levels=16"
+    printed = another.succeed("recstill", "run", "synthetic", "--set", change)
     ran = {name for name, outcome in outcomes(printed).items() if outcome == "ran"}
     assert ran == {"quantize", "evaluate", "package"}
-    assert "kmeans_levels" in fresh.succeed("git", "diff", "params.yaml")
-    printed = fresh.succeed("recstill", "run", "synthetic", "--from", "package", "--force")
+    assert "kmeans_levels" in another.succeed("git", "diff", "params.yaml")
+    printed = another.succeed("recstill", "run", "synthetic", "--from", "package", "--force")
     assert outcomes(printed) == {"package": "ran"}
     assert f"{len(stage_names()) - 1} skipped" in printed
