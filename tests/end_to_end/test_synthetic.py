@@ -39,6 +39,19 @@ def test_every_stage_runs_once_and_the_results_are_shown(finished: tuple[Checkou
     assert contenders["teacher"]["ndcg10"] > 1.3 * contenders["popularity"]["ndcg10"]
 
 
+def test_stages_write_what_dvc_yaml_declares_and_nothing_else(finished: tuple[Checkout, str]) -> None:
+    checkout, _ = finished
+    declared = [Path(out["path"]) for stage in locked(checkout).values() for out in stage["outs"]]
+    folder = checkout.root / "artifacts/synthetic"
+    written = [path.relative_to(checkout.root) for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in written if not any(path.is_relative_to(out) for out in declared)] == []
+    assert checkout.succeed("git", "status", "--porcelain").splitlines() == ["?? dvc.lock"]
+    assert "shipped_ndcg10" in checkout.succeed("dvc", "metrics", "show", "artifacts/synthetic/report/metrics.json")
+    assert "latency.csv" in checkout.succeed(
+        "dvc", "plots", "show", "--show-vega", "artifacts/synthetic/report/plots/latency.csv"
+    )
+
+
 def test_a_package_recommends_without_its_checkout(finished: tuple[Checkout, str], tmp_path: Path) -> None:
     checkout, _ = finished
     package = tmp_path / "copied"
