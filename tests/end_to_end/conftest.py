@@ -50,7 +50,7 @@ class Checkout:
 
 
 def new_checkout(folder: Path) -> Checkout:
-    """The files that git knows or would add, committed in a new repository."""
+    """The files that git knows or would add, without a record of runs, committed in a new repository."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -60,7 +60,7 @@ def new_checkout(folder: Path) -> Checkout:
     )
     root = folder / "recstill"
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and name != "dvc.lock":  # what was run here is not what is run there
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     environment = {
