@@ -122,7 +122,13 @@ def pending(root: Path, stages: list[Stage]) -> dict[str, list[str]]:
         status: dict[str, Any] = {}
         for stage in stages:
             status.update(repo.status(targets=[stage.address]))
-    return {address: _reasons(entries) for address, entries in status.items()}
+    reasons = {address: _reasons(entries) for address, entries in status.items()}
+    # DVC compares files with its record: it cannot know yet what a stage that has to run will make of them.
+    for stage in stages:
+        waited_for = [address for address in stage.upstream if address in reasons]
+        if waited_for and stage.address not in reasons:
+            reasons[stage.address] = [f"{' and '.join(waited_for)} has to run"]
+    return reasons
 
 
 def reproduce(root: Path, address: str, *, force: bool = False, plain_progress: bool = False) -> tuple[Outcome, float]:

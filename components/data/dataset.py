@@ -111,6 +111,13 @@ def content_digest(
     return record_digest({"arrays": [array_digest(array) for array in arrays], "ids": record_digest(ids)})
 
 
+def point_ids(split: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """``(E,)`` int64: 0 to P - 1 for training events that have a history, in the order of the rows, else -1."""
+    predicted = split == 0
+    predicted[offsets[:-1][np.diff(offsets) > 0]] = False
+    return np.where(predicted, np.cumsum(predicted) - 1, -1)
+
+
 def read_dataset(folder: Path) -> PreparedDataset:
     """Read a prepared data set and check it against its own digest.
 
@@ -141,6 +148,11 @@ def read_dataset(folder: Path) -> PreparedDataset:
     if content_digest(dataset.item, dataset.timestamp, dataset.split, dataset.offsets, ids) != dataset.digest:
         raise IntegrityError(
             f"{folder} is not the data set that its record describes", "Run the stage `prepare` again."
+        )
+    # Points follow from the split, so the digest covers them; a wrong one would pair soft labels with other events.
+    if not np.array_equal(dataset.point, point_ids(dataset.split, dataset.offsets)):
+        raise IntegrityError(
+            f"{folder}: the ids of its prediction points are damaged", "Run the stage `prepare` again."
         )
     return dataset
 

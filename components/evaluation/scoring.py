@@ -102,4 +102,15 @@ def onnx_scorer(path: Path) -> Scorer:
         IntegrityError: ONNX Runtime cannot load it.
     """
     session = new_session(path)
-    return lambda batch: torch.from_numpy(session.run(["scores"], batch.feed)[0])
+
+    def scores(batch: EvaluationBatch) -> torch.Tensor:
+        # One history at a time, as it is served: activations that are quantized on the fly share one scale a batch, so
+        # that the scores of one history would depend on the others.
+        items, lengths = batch.feed["items"], batch.feed["length"]
+        rows = [
+            session.run(["scores"], {"items": items[row : row + 1, :length], "length": lengths[row : row + 1]})[0]
+            for row, length in enumerate(lengths)
+        ]
+        return torch.from_numpy(np.concatenate(rows))
+
+    return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -24,7 +25,7 @@ class Scenario(Settings):
 
     task: Literal["next_item"]
     """What is predicted."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(ge=0)
     """Seed of every random choice in training and pruning."""
     source: SourceSettings
     """Where the events come from."""
@@ -63,4 +64,8 @@ class Params(Settings):
     def _at_least_one(cls, value: dict[str, Scenario]) -> dict[str, Scenario]:
         if not value:
             raise ValueError("name at least one scenario")
+        # It is a folder's name and a part of DVC's addresses.
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"{name!r} is not a scenario's name: use letters, digits, '_' and '-'")
         return value

@@ -13,6 +13,8 @@ _OURS = {
     "enable_checkpointing",
     "enable_model_summary",
     "enable_progress_bar",
+    "fast_dev_run",
+    "gradient_clip_algorithm",
     "gradient_clip_val",
     "logger",
     "max_epochs",

@@ -23,6 +23,7 @@ from components.evaluation.selection import refusal, smallest, verdict
 from components.networks.ensemble import member_folders
 from components.provenance.lineage import network_lineage
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
+from components.settings.threads import threads_per_network
 from components.stages.workspace import Workspace, cost_since, run_stage
 from components.storage.atomic import new_folder, read_json
 from components.storage.checkpoints import ARCHITECTURE_FILE
@@ -33,6 +34,7 @@ IN_POPULARITY_PLOT = ("teacher", "baseline", "student", "pruned")
 
 def work(workspace: Workspace) -> None:
     """Read every network and variant, measure them, and write ``report/``."""
+    torch.set_num_threads(threads_per_network())
     started = time.monotonic()
     task = workspace.value("task")
     settings = workspace.settings("evaluation", EvaluationSettings)

@@ -90,7 +90,17 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
             raise StorageError(f"no space left to write {path}", "Free some disk space and run again.") from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"{path} cannot be written: {error.strerror}", "Check its permissions.") from None
+        _raise_if_full(path, error)
         raise
+    except Exception as error:
+        _raise_if_full(path, error)
+        raise
+
+
+def _raise_if_full(path: Path, error: Exception) -> None:
+    # Libraries in Rust (safetensors, polars) put the system's error into the text of a class of their own.
+    if "No space left on device" in str(error) or "os error 28" in str(error):
+        raise StorageError(f"no space left to write {path}", "Free some disk space and run again.") from None
 
 
 def write_json(path: Path, record: Any) -> None:

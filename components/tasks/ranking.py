@@ -91,9 +91,6 @@ class _MeanOfRanks(Metric):
         # What torchmetrics does around `update`: a result that was computed before is out of date.
         self._computed = None
         self._update_count += 1
-        # What torchmetrics does around `update`.
-        self._update_count += 1
-        self._computed = None
         self._add(ranks)
 
     def _add(self, ranks: torch.Tensor) -> None:

@@ -159,6 +159,11 @@ def fit(
         except SystemExit:
             # Lightning turns Ctrl-C into an exit with status 1; the stage decides how it ends.
             raise KeyboardInterrupt from None
+    if not kept.curve:
+        raise TrainingError(
+            f"the training of {name} ended before it was validated once",
+            f"Take limits such as limit_val_batches or max_steps out of 'scenarios.{scenario}.trainer' in params.yaml.",
+        )
     network.load_state_dict(kept.weights)
     network.eval()
     return FitResult(name, tuple(kept.curve), kept.best, lightning.is_global_zero)

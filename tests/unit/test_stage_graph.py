@@ -46,3 +46,9 @@ def test_every_stage_module_is_in_the_graph() -> None:
     modules = (ROOT / "components" / "stages").glob("*.py")
     runnable = {path.stem for path in modules if 'run_stage("' in path.read_text()}
     assert runnable == set(stage_names())
+
+
+def test_files_that_the_code_reads_beside_modules_are_deps_of_a_stage() -> None:
+    listed = {dep for stage in GRAPH.values() for dep in stage["do"]["deps"]}
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "components").rglob("*.j2")}
+    assert templates and templates <= listed
