@@ -9,19 +9,26 @@ import torch
 
 
 class SoftLabels(NamedTuple):
-    """A teacher's distribution over K outcomes at N points, whole or as its k largest parts and the rest.
+    """A teacher's distribution over K outcomes at N points: whole, or its k largest parts and the rest, or a sample.
 
     Attributes:
-        ids: ``(N, k)`` int64, the most probable outcomes, best first; None when all K are given.
-        log_probs: ``(N, k)`` float32, natural logs of their probabilities; ``(N, K)`` when all are given.
-        tail: ``(N,)`` float32, log of the probability of all other outcomes together; None when all K are given.
+        ids: ``(N, k)`` int64, different outcomes; None when all K are given.
+        log_probs: ``(N, k)`` float32, natural logs of their probabilities; ``(N, K)`` when all are given. Of a sample
+            at a temperature: logs of the weights that a loss takes in their place.
+        tail: ``(N,)`` float32, log of the probability of all other outcomes together; None when all K are given, and
+            when the k stand for all.
         outcomes: K.
+        log_inclusion: ``(N, k)`` float32, of a sample: log of the probability with which each outcome was drawn.
+            :meth:`at_temperature` uses it up.
+        hidden: ``(N, dim)`` float32, the teacher's hidden states, when they are stored.
     """
 
     ids: torch.Tensor | None
     log_probs: torch.Tensor
     tail: torch.Tensor | None
     outcomes: int
+    log_inclusion: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
     def at_temperature(self, temperature: float) -> SoftLabels:
         """The distribution proportional to ``p ** (1 / T)``.
@@ -35,13 +42,19 @@ class SoftLabels(NamedTuple):
         divided by their sum. At T = 1 this changes nothing, and the labels are returned as they are stored. For T > 1
         it gives the tail more mass than it has (a real tail is not even), for T < 1 less.
 
+        A sample stands for all outcomes with the weights ``p_i ** (1 / T) / pi_i``, divided by their sum, where
+        ``pi_i`` is the probability of being drawn. At T = 1 the sum is 1 but for the rounding of what is stored.
+
         Args:
             temperature: T > 0.
         """
-        if temperature == 1.0:
-            return self
         if not temperature > 0:
             raise ValueError("a temperature must be above 0")
+        if self.log_inclusion is not None:
+            weights = torch.log_softmax(self.log_probs / temperature - self.log_inclusion, dim=1)
+            return self._replace(log_probs=weights, log_inclusion=None)
+        if temperature == 1.0:
+            return self
         scaled = self.log_probs / temperature
         if self.ids is None or self.tail is None:
             return self._replace(log_probs=torch.log_softmax(scaled, dim=1))
@@ -52,8 +65,14 @@ class SoftLabels(NamedTuple):
 
     def to(self, device: torch.device | str) -> SoftLabels:
         """The same labels on another device."""
+
+        def moved(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else part.to(device)
+
         return self._replace(
-            ids=None if self.ids is None else self.ids.to(device),
+            ids=moved(self.ids),
             log_probs=self.log_probs.to(device),
-            tail=None if self.tail is None else self.tail.to(device),
+            tail=moved(self.tail),
+            log_inclusion=moved(self.log_inclusion),
+            hidden=moved(self.hidden),
         )

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from components.errors import IntegrityError
 from components.storage.digests import record_digest
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
+MANIFEST_NAME = "manifest.json"
 _DIGEST = r"^[0-9a-f]{64}$"
-_PART_NAME = re.compile(r"part-(\d{5,})-([0-9a-f]{16})\.safetensors")
+_PART_NAME = re.compile(r"part-(\d{5,})-([0-9a-f]{16})\.safetensors(\.zst)?")
 
 
 class Part(BaseModel):
@@ -22,13 +23,20 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """``part-00000-<first 16 digits of sha256>.safetensors``, so that no writer can replace another's bytes."""
+    """``part-00000-<first 16 digits of sha256>.safetensors``, so that no writer can replace another's bytes; with
+    ``.zst`` behind it when the object is compressed."""
     first: int = Field(ge=0)
     """The first prediction point."""
     rows: int = Field(ge=1)
     """How many points."""
     bytes: int = Field(ge=1)
+    """Of the object in the store."""
     sha256: str = Field(pattern=_DIGEST)
+    """Of the object in the store."""
+    content_bytes: int = Field(ge=1)
+    """Of the safetensors file: the object itself, or what it holds compressed."""
+    content_sha256: str = Field(pattern=_DIGEST)
+    """Of the safetensors file."""
     top_mass: float
     """Mean over the rows of the teacher's largest probability."""
     kept_mass: float
@@ -39,7 +47,15 @@ class Part(BaseModel):
         found = _PART_NAME.fullmatch(self.name)
         if found is None or found[2] != self.sha256[:16]:
             raise ValueError(f"{self.name[:80]!r} is not the name of this part")
+        as_it_is = (self.bytes, self.sha256) == (self.content_bytes, self.content_sha256)
+        if as_it_is == self.compressed:
+            raise ValueError(f"{self.name} does not say whether it is compressed")
         return self
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the object holds the content compressed."""
+        return self.name.endswith(".zst")
 
     @property
     def number(self) -> int:
@@ -52,7 +68,7 @@ class CacheIdentity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     teacher: str = Field(pattern=_DIGEST)
     """Digest of the teacher."""
     dataset: str = Field(pattern=_DIGEST)
@@ -61,6 +77,8 @@ class CacheIdentity(BaseModel):
     """Name and settings of the codec."""
     outcomes: int = Field(ge=1)
     """K."""
+    compression: Literal["none", "zstd"] = "none"
+    """How parts are packed."""
     rows_per_part: int = Field(ge=1)
 
     @property
@@ -90,6 +108,8 @@ class Manifest(CacheIdentity):
         for number, part in enumerate(self.parts):
             if part.first != expected or part.number != number:
                 raise ValueError(f"{part.name} begins at row {part.first}, not at {expected}")
+            if part.compressed != (self.compression == "zstd"):
+                raise ValueError(f"{part.name} is not packed as the manifest says")
             if part.rows != min(self.rows_per_part, self.rows - expected):
                 raise ValueError(f"{part.name} has {part.rows} rows")
             expected += part.rows
@@ -107,9 +127,14 @@ class Manifest(CacheIdentity):
         return sum(getattr(part, of) * part.rows for part in self.parts) / self.rows
 
 
-def part_name(number: int, sha256: str) -> str:
-    """Name of the part with this place and this content."""
-    return f"part-{number:05d}-{sha256[:16]}.safetensors"
+def part_name(number: int, sha256: str, compressed: bool = False) -> str:
+    """Name of the part with this place and these bytes."""
+    return f"part-{number:05d}-{sha256[:16]}.safetensors{'.zst' if compressed else ''}"
+
+
+def record_name(number: int) -> str:
+    """Name of the record of the part with this place."""
+    return f"part-{number:05d}.json"
 
 
 def written(record: BaseModel) -> bytes:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from components.settings.distillation import DistillationSettings
 
 if TYPE_CHECKING:
-    from components.soft_labels.codec import SoftLabels
+    from components.soft_labels.labels import SoftLabels
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:

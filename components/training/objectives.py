@@ -16,7 +16,7 @@ from components.settings.distillation import DistillationSettings
 from components.training.losses import cross_entropy, distillation
 
 if TYPE_CHECKING:
-    from components.soft_labels.codec import SoftLabels
+    from components.soft_labels.labels import SoftLabels
 
 
 class Objective(ABC):
@@ -112,7 +112,10 @@ class SoftObjective(Objective):
         aimed = _smoothed_logit(logits, targets, self.smoothing) if hard else None
         if temperature != 1.0:
             logits.div_(temperature)
-        softly = self._soft_dense_ if self.labels.ids is None else self._soft_top_k_
+        if self.labels.ids is None:
+            softly = self._soft_dense_
+        else:
+            softly = self._soft_sample_ if self.labels.tail is None else self._soft_top_k_
         # What the soft term adds in the loss and in the gradient, on top of the hard term's share of the softmax.
         divergence, total = softly(logits, rows, hard, soft * temperature)
         value = soft * temperature**2 * divergence
@@ -131,6 +134,22 @@ class SoftObjective(Objective):
         logits.sub_(total)
         divergence = (torch.xlogy(teacher, teacher) - teacher * logits).sum()
         logits.exp_().mul_(hard + pull * teacher.sum(1, keepdim=True)).sub_(teacher, alpha=pull)
+        return divergence, total
+
+    def _soft_sample_(
+        self, logits: torch.Tensor, rows: slice, hard: float, pull: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`_soft_top_k_`, with k outcomes that stand for all: the same passes as without a teacher."""
+        assert self.labels.ids is not None
+        ids, known = self.labels.ids[rows], self.labels.log_probs[rows].to(logits.dtype)
+        teacher = known.exp()
+        at_ids = logits.gather(1, ids)
+        largest = logits.amax(1, keepdim=True)
+        mass = logits.sub_(largest).exp_().sum(1, keepdim=True)
+        total = largest + mass.log()
+        divergence = (torch.xlogy(teacher, teacher) - teacher * (at_ids - total)).sum()
+        logits.mul_((hard + pull * teacher.sum(1, keepdim=True)) / mass)
+        logits.scatter_add_(1, ids, -pull * teacher)
         return divergence, total
 
     def _soft_top_k_(

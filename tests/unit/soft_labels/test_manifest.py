@@ -15,7 +15,17 @@ IDENTITY = CacheIdentity(
 def part(number: int, rows: int) -> Part:
     sha256 = f"{number:064x}"[::-1]
     name = part_name(number, sha256)
-    return Part(name=name, first=10 * number, rows=rows, bytes=99, sha256=sha256, top_mass=0.5, kept_mass=0.75)
+    return Part(
+        name=name,
+        first=10 * number,
+        rows=rows,
+        bytes=99,
+        sha256=sha256,
+        content_bytes=99,
+        content_sha256=sha256,
+        top_mass=0.5,
+        kept_mass=0.75,
+    )
 
 
 MANIFEST = Manifest(
@@ -41,7 +51,14 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"teacher": "c" * 64}, {"dataset": "c" * 64}, {"codec": {"name": "dense"}}, {"outcomes": 8}, {"rows_per_part": 9}],
+    [
+        {"teacher": "c" * 64},
+        {"dataset": "c" * 64},
+        {"codec": {"name": "dense"}},
+        {"outcomes": 8},
+        {"rows_per_part": 9},
+        {"compression": "zstd"},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_the_cache_id_covers_everything_the_content_depends_on(change: dict) -> None:
@@ -59,7 +76,7 @@ PARTS = json.loads(written(MANIFEST))["parts"]
         b"",
         b"[]",
         written(MANIFEST)[:-20],
-        changed(format=2),
+        changed(format=1),
         changed(surprise=1),
         changed(rows=24),
         changed(rows=26),
@@ -73,6 +90,10 @@ PARTS = json.loads(written(MANIFEST))["parts"]
         with_part(1, rows=9),
         with_part(0, rows=-10),
         with_part(0, sha256="A" * 64),
+        with_part(0, content_bytes=98),
+        with_part(0, content_sha256="c" * 64),
+        with_part(0, name=PARTS[0]["name"] + ".zst"),
+        with_part(0, name=PARTS[0]["name"] + ".zst", content_bytes=98),
         with_part(0, name="../../etc/passwd"),
         with_part(0, name="/etc/passwd"),
         with_part(0, name="part-00000-../x.safetensors"),

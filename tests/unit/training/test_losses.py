@@ -20,7 +20,11 @@ def teacher_labels(points: int, k: int | None, seed: int = 1, outcomes: int = K)
     log_probs = log_probs.double().log_softmax(1)
     if k is None:
         return SoftLabels(None, log_probs.float(), None, outcomes)
-    values, ids = log_probs.topk(k, dim=1)
+    values, ids = log_probs.topk(abs(k), dim=1)
+    if k < 0:
+        # As a sample is read: weights that add up to 1, and nothing beside them.
+        ids = torch.rand(points, outcomes, generator=torch.Generator().manual_seed(seed)).argsort(1)[:, :-k]
+        return SoftLabels(ids, values.log_softmax(1).float(), None, outcomes)
     tail = torch.logsumexp(log_probs.scatter(1, ids, -torch.inf), dim=1)
     return SoftLabels(ids, values.float(), tail.clamp(min=-65504).float(), outcomes)
 
@@ -35,6 +39,8 @@ def reference_divergence(logits: torch.Tensor, labels: SoftLabels, temperature: 
         else:
             ids = labels.ids[row]
             others = torch.ones(K, dtype=torch.bool).index_fill(0, ids, False)
+            if labels.tail is None:
+                labels = labels._replace(tail=torch.full((len(logits),), -torch.inf))
             q = torch.cat([labels.log_probs[row], labels.tail[row : row + 1]]).double().exp()
             p = torch.cat([student[row][ids], student[row][others].sum().view(1)])
         rows.append(sum(a * (a.log() - b.log()) for a, b in zip(q, p, strict=True) if a > 0))
@@ -48,7 +54,7 @@ def test_smoothed_cross_entropy_is_the_entropy_with_a_smoothed_label() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("k", [1, 8, None])
+@pytest.mark.parametrize("k", [1, 8, -8, None])
 def test_divergence_is_that_of_the_outcomes_which_are_known(k: int | None, temperature: float) -> None:
     logits = 2 * torch.randn(9, K).double()
     labels = teacher_labels(9, k)
@@ -89,6 +95,8 @@ OBJECTIVES = [
     ("soft top 8", 8, 0.0),
     ("soft top 8 smoothed", 8, 0.1),
     ("soft top K", K, 0.0),
+    ("soft sample of 8", -8, 0.0),
+    ("soft sample of 8 smoothed", -8, 0.1),
     ("soft dense", None, 0.0),
     ("soft dense smoothed", None, 0.1),
 ]
