@@ -19,10 +19,17 @@ class MissingObjectError(StorageError):
 
 
 class StoredObject(NamedTuple):
-    """One entry of a listing."""
+    """One entry of a listing.
+
+    Attributes:
+        key: Its key.
+        bytes: Its size.
+        modified: When it was written, in seconds since 1970, by the store's own clock.
+    """
 
     key: str
     bytes: int
+    modified: float
 
 
 class ObjectStore(Protocol):
@@ -90,6 +97,20 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
+    def leftovers(self, prefix: str) -> Iterator[StoredObject]:
+        """What writers that were killed, or are still at work, have left below ``prefix`` and that is no object.
+
+        Temporary files of a folder, uploads in parts that were never completed. Their keys name no object; those of
+        uploads have 0 bytes, since the store does not tell.
+        """
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Remove something that :meth:`leftovers` named; what is gone already is no error.
+
+        Raises:
+            StorageError: It is no leftover, or the store cannot be written.
+        """
+
     def local_file(self, key: str) -> Path | None:
         """The file of an object when the store is a folder of this machine, so that no copy is needed; else None."""
 
@@ -100,9 +121,19 @@ def checked_key(key: str) -> str:
     Raises:
         StorageError: It is absolute, leaves its prefix (``..``), or has characters that no key may have.
     """
-    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise StorageError(f"{key[:100]!r} is not a valid object key")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether ``key`` can name an object."""
+    return len(key) <= _LONGEST_KEY and _KEY.fullmatch(key) is not None
+
+
+def no_leftover(key: str) -> StorageError:
+    """The error of a key that is to be discarded and could be that of an object."""
+    return StorageError(f"{key[:100]!r} is not a leftover of a writer")
 
 
 def missing(key: str, address: str) -> MissingObjectError:

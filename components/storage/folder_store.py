@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from components.storage.contract import (
     checked_key,
     damaged,
     missing,
+    no_leftover,
     not_as_announced,
 )
 
@@ -82,17 +85,26 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Walk the folder; temporary files of writers at work are not objects."""
-        found = []
-        for path in self._folder.rglob("*"):
-            key = path.relative_to(self._folder).as_posix()
-            if key.startswith(prefix) and not path.name.startswith(".") and path.is_file():
-                found.append(StoredObject(key, path.stat().st_size))
-        yield from sorted(found)
+        yield from _files(self._folder, prefix, hidden=False)
 
     def delete(self, key: str) -> None:
         """Remove the file."""
         with clear_disk_errors(self._path(key)):
             self._path(key).unlink(missing_ok=True)
+
+    def leftovers(self, prefix: str) -> Iterator[StoredObject]:
+        """Walk the folder for temporary files."""
+        yield from _files(self._folder, prefix, hidden=True)
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Remove a temporary file."""
+        folder, separator, name = leftover.key.rpartition("/")
+        # Without its dots a temporary name is an ordinary one: nothing outside the store can be meant.
+        if not name.startswith(".") or not name.strip("."):
+            raise no_leftover(leftover.key)
+        checked_key(folder + separator + name.lstrip("."))
+        with clear_disk_errors(self._folder / leftover.key):
+            (self._folder / leftover.key).unlink(missing_ok=True)
 
     def local_file(self, key: str) -> Path | None:
         """The object's own file; it is only ever replaced whole."""
@@ -115,3 +127,18 @@ def _copy(content: bytes | Path, path: Path, sha256: str) -> bool:
                     digest.update(chunk)
                     target.write(chunk)
     return digest.hexdigest() == sha256
+
+
+def _files(folder: Path, prefix: str, hidden: bool) -> list[StoredObject]:
+    """Files whose key begins with ``prefix``, sorted by key: those whose names begin with a dot, or the others."""
+    found = []
+    for path in folder.rglob("*"):
+        key = path.relative_to(folder).as_posix()
+        if not key.startswith(prefix) or path.name.startswith(".") != hidden:
+            continue
+        # Another process may remove a file at any time.
+        with contextlib.suppress(FileNotFoundError):
+            state = path.stat()
+            if stat.S_ISREG(state.st_mode):
+                found.append(StoredObject(key, state.st_size, state.st_mtime))
+    return sorted(found)

