@@ -26,6 +26,7 @@ def work(workspace: Workspace) -> None:
     seed = workspace.value("seed")
     dataset = read_dataset(workspace.artifacts / "dataset")
     labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", dataset.digest)
+    labels.prefetch()
     task = task_of(workspace.value("task"), dataset, settings.network.max_length)
     network = initial_network(settings.network, task.outcomes, seed)
     with training_scratch(workspace, "distill") as scratch:

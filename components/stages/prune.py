@@ -37,6 +37,7 @@ def work(workspace: Workspace) -> None:
     seed = workspace.value("seed")
     dataset = read_dataset(workspace.artifacts / "dataset")
     labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", dataset.digest)
+    labels.prefetch()
     student = read_network(workspace.artifacts / "student")
     task = task_of(workspace.value("task"), dataset, int(student.record()["max_length"]))
     groups = groups_to_cut(student, settings)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from components.soft_labels.labels import SoftLabels
 
 
 class Batch(NamedTuple):
@@ -17,12 +20,14 @@ class Batch(NamedTuple):
         targets: ``(N,)`` int64, the outcome that was observed at each point.
         points: ``(N,)`` int64, the stable ids of the points in the prepared data set.
         step_points: Points of the whole step over all devices, which a mean divides by; N on one device.
+        labels: The teacher's distribution at each point, N rows at temperature 1, when it has been looked up already.
     """
 
     inputs: tuple[torch.Tensor, ...]
     targets: torch.Tensor
     points: torch.Tensor
     step_points: int
+    labels: SoftLabels | None = None
 
 
 class EvaluationBatch(NamedTuple):

@@ -154,7 +154,7 @@ def fit(
     with _quiet(), _threads(threads if threads is not None else threads_per_network()), _interruptible():
         lightning = _trainer(trainer, optimization.max_epochs, callbacks, terminal=terminal, scenario=scenario)
         try:
-            data = TaskData(task, optimization.batch_size, seed)
+            data = TaskData(task, optimization.batch_size, seed, labels)
             lightning.fit(module, datamodule=data, ckpt_path=resumable)
         except SystemExit:
             # Lightning turns Ctrl-C into an exit with status 1; the stage decides how it ends.

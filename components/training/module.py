@@ -203,7 +203,7 @@ class DistillationTraining(NetworkTraining):
     """Learns what users did and what the teacher would have expected of them.
 
     Args:
-        labels: Finds the teacher's cached distribution for a point.
+        labels: Finds the teacher's cached distribution for a point, for batches that do not carry them.
         distillation: Weights and temperature of the loss.
         network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
     """
@@ -223,7 +223,8 @@ class DistillationTraining(NetworkTraining):
 
     def objective(self, batch: Batch) -> Objective:
         """The combined loss, at the settings' temperature."""
-        labels = self._labels.labels(batch.points.cpu()).at_temperature(self.distillation.temperature)
+        labels = self._labels.labels(batch.points) if batch.labels is None else batch.labels
+        labels = labels.at_temperature(self.distillation.temperature)
         return SoftObjective(
             batch.targets, labels.to(self.device), self.distillation, self.optimization.label_smoothing
         )
