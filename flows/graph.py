@@ -9,12 +9,13 @@ The checkout has to be the current folder of the process, since DVC resolves add
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -159,6 +160,27 @@ def reproduce(root: Path, address: str, *, force: bool = False, plain_progress: 
             raise StageError(_noted(note).get("error") or failure.message) from None
         ran = _noted(note)
     return ("ran" if done and ran else "cached"), float(ran.get("seconds", 0.0))
+
+
+def tracked_contents(root: Path, hashes: Collection[str]) -> dict[str, bytes]:
+    """Contents of files that DVC tracks, by their MD5: from its cache, or else from the default remote.
+
+    What neither has, or has damaged, or cannot be asked for, is left out.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with _repo(root) as repo:
+            for where in (lambda: repo.cache.local, lambda: repo.cloud.get_remote_odb(command="fetch")):
+                for md5 in set(hashes) - set(found):
+                    # A remote's library raises what it likes, from "no remote" to "no credentials".
+                    with suppress(Exception):
+                        store = where()
+                        content = store.fs.cat_file(store.oid_to_path(md5))
+                        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+                            found[md5] = content
+    except RecstillError:  # no repository of DVC: nothing is tracked
+        return found
+    return found
 
 
 def _noted(note: Path) -> dict[str, Any]:

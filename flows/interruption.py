@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,9 +22,21 @@ _DVC_SECONDS = 0.5
 
 
 @contextmanager
-def prompt_end() -> Iterator[None]:
-    """Within the block SIGINT and SIGTERM end all child processes, then this one, with exit status 130 or 143."""
-    previous = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+def prompt_end(first: Callable[[], None] | None = None) -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM end all child processes, then this one, with exit status 130 or 143.
+
+    Args:
+        first: What is done before.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for impatient in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(impatient, signal.SIG_IGN)
+        if first is not None:
+            first()
+        _end(number)
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -32,9 +44,7 @@ def prompt_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    for impatient in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(impatient, signal.SIG_IGN)
+def _end(number: int) -> None:
     children = psutil.Process().children(recursive=True)
     if number == signal.SIGTERM:  # a terminal sends its SIGINT to the children itself
         for child in children:

@@ -12,6 +12,8 @@ import os
 from components.errors import SettingsError
 
 THREADS_VARIABLE = "RECSTILL_THREADS"
+WORKERS_VARIABLE = "RECSTILL_WORKERS"
+_COUNTED = {THREADS_VARIABLE: "threads", WORKERS_VARIABLE: "workers"}
 
 
 def cores() -> int:
@@ -25,7 +27,27 @@ def threads_per_network() -> int:
     Raises:
         SettingsError: The variable is not a positive whole number.
     """
-    value = os.environ.get(THREADS_VARIABLE, "1")
+    return _number(THREADS_VARIABLE, 1)
+
+
+def scoring_workers(default: int | None = None) -> int:
+    """Parts of a soft-label cache that are scored at once: what ``RECSTILL_WORKERS`` says, else the default.
+
+    Unlike the number of threads that a network computes with, this one changes no result.
+
+    Args:
+        default: None: as many as there are cores.
+
+    Raises:
+        SettingsError: The variable is not a positive whole number.
+    """
+    return _number(WORKERS_VARIABLE, default or cores())
+
+
+def _number(variable: str, default: int) -> int:
+    value = os.environ.get(variable, str(default))
     if not value.isdecimal() or int(value) < 1:
-        raise SettingsError(f"{THREADS_VARIABLE}={value!r} is not a number of threads", "Set a whole number from 1.")
+        raise SettingsError(
+            f"{variable}={value!r} is not a number of {_COUNTED[variable]}", "Set a whole number from 1."
+        )
     return int(value)

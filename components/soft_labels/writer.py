@@ -1,46 +1,27 @@
-"""Scores every training point with the teacher and leaves the labels in the object store."""
+"""Scores every training point with the teacher, several parts at once, and leaves the labels in the object store."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from typing import Protocol
+import threading
+import time
+from queue import SimpleQueue
 
-import numpy as np
 import torch
-from pydantic import ValidationError
 
-from components.errors import DataError, IntegrityError, SettingsError
+from components.errors import StorageError
 from components.networks.contract import PredictionNetwork
 from components.settings.soft_labels import SoftLabelSettings
-from components.soft_labels.codec import Codec, codec_for
-from components.soft_labels.manifest import CacheIdentity, Manifest, Part, written
-from components.soft_labels.parts import part_bytes, part_of
+from components.settings.threads import scoring_workers
+from components.soft_labels.manifest import Manifest, Part
 from components.soft_labels.progress import RowProgress
-from components.storage.contract import MissingObjectError, ObjectStore
-from components.tasks.batch import Batch
+from components.soft_labels.publishing import missing_parts, publish_manifest
+from components.soft_labels.scoring import CachePlan, Scorer, ScoringTask, device_of, finish_part
+from components.storage.contract import ObjectStore
 
-MANIFEST_NAME = "manifest.json"
-# Windows that the teacher reads at once. Not a setting: another number could change the last bit of a label.
-_BATCH_SIZE = 64
-# Logits that exist at once, so that memory does not grow with the catalogue.
-_LOGITS_AT_ONCE = 1 << 21
-_TOLERATED_DIFFERENCE = 2e-6
-
-
-class ScoringTask(Protocol):
-    """What the writer needs of a task."""
-
-    @property
-    def outcomes(self) -> int:
-        """K."""
-
-    @property
-    def points(self) -> int:
-        """P, the number of training points."""
-
-    def scoring_batches(self, first: int, stop: int, batch_size: int) -> Iterator[Batch]:
-        """The points ``first`` to ``stop - 1`` in ascending order."""
+# A worker that is told to stop ends after the batch or the request that it is at; a hung request is not waited for.
+_PATIENCE_SECONDS = 10.0
+# While old parts are taken over, somebody who cleans up may delete them: they are counted again before the manifest.
+_ATTEMPTS = 3
 
 
 def write_cache(
@@ -53,13 +34,13 @@ def write_cache(
     dataset_digest: str,
     accelerator: str = "cpu",
     show: bool = True,
+    workers: int | None = None,
 ) -> Manifest:
     """Write the cache of a teacher on a data set, or what of it is not there yet.
 
-    A part is finished when its record lies beside it; the record is written after the part, and only if there is none,
-    so that of several writers one decides which bytes count. A finished part is read back and checked, and scored
-    again only if it is damaged or gone: after a kill the work goes on where it stopped, and running once more heals a
-    damaged store. The manifest comes last.
+    Parts that are finished are checked and kept (see :func:`~components.soft_labels.scoring.finish_part`): after a
+    kill the work goes on where it stopped, and running once more heals a damaged store. The manifest comes last, by a
+    conditional put. At most ``workers`` parts are in memory at a time, and of a finished one its record alone.
 
     Args:
         store: Where the parts go.
@@ -70,137 +51,88 @@ def write_cache(
         dataset_digest: Identity of the data set.
         accelerator: ``cpu``, ``gpu`` or ``auto``, as in the ``trainer`` settings.
         show: Whether progress is shown.
+        workers: Parts that are scored at once, each by one thread; their number changes no byte. Without it what
+            ``RECSTILL_WORKERS`` says, else as many as there are cores; one on a GPU.
 
     Raises:
         DataError: There are no points.
-        SettingsError: There is no such accelerator here.
+        SettingsError: There is no such accelerator here, or the codec is not for so many outcomes.
         TrainingError: The teacher gives logits that are not finite.
         StorageError: The store cannot be read or written.
     """
-    if task.points < 1:
-        raise DataError("there is no training point to score", "Give a data set with longer histories.")
-    codec = codec_for(settings, task.outcomes)
-    identity = CacheIdentity(
-        teacher=teacher_digest,
-        dataset=dataset_digest,
-        codec=codec.record(),
-        outcomes=task.outcomes,
-        rows_per_part=settings.rows_per_part,
-    )
-    scorer = _Scorer(teacher, task, codec, device_of(accelerator))
-    parts = []
-    with RowProgress(task.points, "scoring", show) as progress:
-        for number, first in enumerate(range(0, task.points, settings.rows_per_part)):
-            stop = min(first + settings.rows_per_part, task.points)
-            recorded = _recorded_part(store, identity, number, first, stop - first)
-            if recorded is not None and _is_sound(store, identity, recorded, codec):
-                progress.advance(recorded.rows, reused=True)
-                parts.append(recorded)
-                continue
-            content = scorer.part(first, stop, progress)
-            part = part_of(number, first, stop - first, content, codec)
-            parts.append(_publish(store, identity, part, content, replace=recorded is not None))
-    manifest = Manifest(**identity.model_dump(), id=identity.cache_id, rows=task.points, parts=tuple(parts))
-    _publish_manifest(store, manifest)
+    device = device_of(accelerator)
+    scorer = Scorer(teacher, task, settings, device)
+    plan = scorer.plan(teacher_digest, dataset_digest)
+    # One thread keeps a GPU busy.
+    workers = workers or scoring_workers(default=None if device.type == "cpu" else 1)
+    identity = plan.identity
+    for attempt in range(_ATTEMPTS):
+        with RowProgress(plan.rows, "scoring", show and attempt == 0) as progress:
+            parts = _Crew(store, plan, scorer, progress).finish(workers)
+        if not missing_parts(store, identity, parts):
+            break
+    else:
+        raise StorageError(
+            f"parts of {identity.cache_id[:12]} are deleted from {store.address} while they are written",
+            "Let no `recstill store gc` or `soft-labels remove` run meanwhile, and run again.",
+        )
+    manifest = Manifest(**identity.model_dump(), id=identity.cache_id, rows=plan.rows, parts=tuple(parts))
+    publish_manifest(store, manifest)
     return manifest
 
 
-def device_of(accelerator: str) -> torch.device:
-    """The device that Lightning would take for an accelerator.
-
-    Raises:
-        SettingsError: There is none of that kind.
-    """
-    gpu = torch.cuda.is_available()
-    if accelerator == "cpu" or (accelerator == "auto" and not gpu):
-        return torch.device("cpu")
-    if accelerator in ("gpu", "cuda", "auto") and gpu:
-        return torch.device("cuda")
-    raise SettingsError(
-        f"accelerator {accelerator!r} is not available on this machine", "Set `trainer.accelerator` to cpu or auto."
-    )
+class _Stopped(BaseException):
+    """What ends a worker's part when another worker has failed."""
 
 
-class _Scorer:
-    """The teacher on its device."""
+class _Crew:
+    """Threads that finish one part after the other until there are no more, or one of them fails."""
 
-    def __init__(self, teacher: PredictionNetwork, task: ScoringTask, codec: Codec, device: torch.device) -> None:
-        self._teacher, self._task, self._codec, self._device = teacher.eval().to(device), task, codec, device
+    def __init__(self, store: ObjectStore, plan: CachePlan, scorer: Scorer, progress: RowProgress) -> None:
+        self._store, self._plan, self._scorer, self._progress = store, plan, scorer, progress
+        self._numbers = iter(range(plan.parts))
+        self._taking = threading.Lock()
+        self._stop = threading.Event()
+        self._ended: SimpleQueue[tuple[int, Part] | BaseException] = SimpleQueue()
 
-    def part(self, first: int, stop: int, progress: RowProgress) -> bytes:
-        """The part with the labels of the points ``first`` to ``stop - 1``."""
-        pieces = []
-        chunk = max(1, _LOGITS_AT_ONCE // self._task.outcomes)
-        following = first
-        with torch.inference_mode():
-            for batch in self._task.scoring_batches(first, stop, _BATCH_SIZE):
-                rows = len(batch.points)
-                if not torch.equal(batch.points, torch.arange(following, following + rows)):
-                    raise IntegrityError(f"the task gave other points than {following} to {following + rows - 1}")
-                hidden = self._teacher.encode(*(tensor.to(self._device) for tensor in batch.inputs))
-                for start in range(0, rows, chunk):
-                    pieces.append(self._codec.encode(self._teacher.score(hidden[start : start + chunk])))
-                following += rows
-                progress.advance(rows)
-        if following != stop:
-            raise IntegrityError(f"the task gave points {first} to {following - 1}, not to {stop - 1}")
-        return part_bytes({name: np.concatenate([piece[name] for piece in pieces]) for name in self._codec.columns})
+    def finish(self, workers: int) -> list[Part]:
+        """All parts in order; the first error of a worker, or Ctrl-C, stops the others."""
+        # While workers compute, the number of torch's threads is theirs to say, and partly the process's.
+        previous = torch.get_num_threads()
+        # An interpreter that ends does not wait for a daemon: nothing can hold up the end after Ctrl-C.
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(workers, self._plan.parts))]
+        parts: dict[int, Part] = {}
+        try:
+            for thread in threads:
+                thread.start()
+            while len(parts) < self._plan.parts:
+                ended = self._ended.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                parts[ended[0]] = ended[1]
+        finally:
+            self._stop.set()
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            torch.set_num_threads(previous)
+        return [parts[number] for number in range(self._plan.parts)]
 
+    def _work(self) -> None:
+        try:
+            while (number := self._next()) is not None:
+                part = finish_part(self._store, self._plan, number, self._scorer, self._advance)
+                self._ended.put((number, part))
+        except _Stopped:
+            return
+        except BaseException as error:  # raised again where the caller waits
+            self._ended.put(error)
 
-def _recorded_part(store: ObjectStore, identity: CacheIdentity, number: int, first: int, rows: int) -> Part | None:
-    """What the record of a part says, when there is one."""
-    try:
-        content = store.get(identity.key(_record_name(number)))
-        part = Part.model_validate_json(content)
-    except (MissingObjectError, ValidationError):
-        return None
-    matches = (part.number, part.first, part.rows) == (number, first, rows)
-    return part if matches and content == written(part) else None
+    def _next(self) -> int | None:
+        with self._taking:
+            return None if self._stop.is_set() else next(self._numbers, None)
 
-
-def _is_sound(store: ObjectStore, identity: CacheIdentity, part: Part, codec: Codec) -> bool:
-    """Whether the part's bytes are there, and are in everything what its record says."""
-    try:
-        content = store.get(identity.key(part.name), part.sha256)
-        found = part_of(part.number, part.first, part.rows, content, codec)
-    except (IntegrityError, MissingObjectError):
-        return False
-    # Machines need not agree on the last digit of a mean.
-    means = [(found.top_mass, part.top_mass), (found.kept_mass, part.kept_mass)]
-    if any(abs(one - other) > _TOLERATED_DIFFERENCE for one, other in means):
-        return False
-    return part == found.model_copy(update={"top_mass": part.top_mass, "kept_mass": part.kept_mass})
-
-
-def _publish(store: ObjectStore, identity: CacheIdentity, part: Part, content: bytes, replace: bool) -> Part:
-    """Write the part, then its record; when another writer was first with the record, that one counts.
-
-    Args:
-        store: Where to.
-        identity: Of the cache.
-        part: The record.
-        content: The part itself.
-        replace: Whether there is a record that describes bytes that are no more.
-    """
-    store.put(identity.key(part.name), content, part.sha256)
-    record, key = written(part), identity.key(_record_name(part.number))
-    digest = hashlib.sha256(record).hexdigest()
-    if not replace:
-        if store.put_if_absent(key, record, digest):
-            return part
-        if other := _recorded_part(store, identity, part.number, part.first, part.rows):
-            return other
-    store.put(key, record, digest)
-    return part
-
-
-def _publish_manifest(store: ObjectStore, manifest: Manifest) -> None:
-    """Write the manifest unless there is one; replace one that is damaged or names other bytes than there now are."""
-    content, key = written(manifest), manifest.key(MANIFEST_NAME)
-    digest = hashlib.sha256(content).hexdigest()
-    if not store.put_if_absent(key, content, digest) and store.get(key) != content:
-        store.put(key, content, digest)
-
-
-def _record_name(number: int) -> str:
-    return f"part-{number:05d}.json"
+    def _advance(self, rows: int, reused: bool) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self._progress.advance(rows, reused)

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import time
 
-import torch
-
-from components.data.dataset import read_dataset
-from components.networks.ensemble import read_teacher, teacher_digest
 from components.settings.soft_labels import SoftLabelSettings
-from components.settings.threads import threads_per_network
 from components.settings.training import TrainerSettings
+from components.soft_labels.inputs import read_inputs
 from components.soft_labels.manifest import written
 from components.soft_labels.writer import write_cache
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file
 from components.storage.object_store import open_store
-from components.tasks.building import task_of
 
 
 def work(workspace: Workspace) -> None:
     """From ``dataset/`` and ``teacher/`` to the parts in the store and ``soft_labels/manifest.json``."""
-    torch.set_num_threads(threads_per_network())
     started = time.monotonic()
     settings = workspace.settings("soft_labels", SoftLabelSettings)
     trainer = workspace.settings("trainer", TrainerSettings)
-    dataset = read_dataset(workspace.artifacts / "dataset")
-    folder = workspace.artifacts / "teacher"
-    teacher = read_teacher(folder)
-    record = teacher.record()
-    max_length = int(record.get("members", [record])[0]["max_length"])
-    task = task_of(workspace.value("task"), dataset, max_length)
+    inputs = read_inputs(workspace.artifacts / "dataset", workspace.artifacts / "teacher", workspace.value("task"))
     store = open_store()
-    print(f"labelling {task.points:,} points for {task.outcomes:,} outcomes in {store.address}", flush=True)
+    points, outcomes = inputs.task.points, inputs.task.outcomes
+    print(f"labelling {points:,} points for {outcomes:,} outcomes in {store.address}", flush=True)
 
     manifest = write_cache(
         store,
-        teacher,
-        task,
+        inputs.teacher,
+        inputs.task,
         settings,
-        teacher_digest=teacher_digest(folder),
-        dataset_digest=dataset.digest,
+        teacher_digest=inputs.teacher_digest,
+        dataset_digest=inputs.dataset_digest,
         accelerator=trainer.accelerator,
     )
     with new_file(workspace.artifacts / "soft_labels" / "manifest.json") as path:

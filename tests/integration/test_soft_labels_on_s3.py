@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from components.errors import IntegrityError, StorageError
-from components.soft_labels.codec import codec_of
+from components.soft_labels.codecs.building import codec_of
 from components.soft_labels.manifest import read_manifest
 from components.soft_labels.reader import SoftLabelReader
 from components.storage.object_store import ObjectStore, open_store
@@ -56,6 +57,26 @@ def test_a_finished_cache_is_not_scored_again_and_a_damaged_one_is_healed(
     assert cache_in(store, again) == manifest
     assert again.scored == list(range(100, 200))
     SoftLabelReader(store, manifest, tmp_path / "cache").labels(torch.arange(POINTS))
+
+
+@pytest.mark.parametrize("name", ["part-00001.json", "manifest.json"])
+def test_a_record_that_is_not_what_it_says_of_itself_is_written_anew(
+    store: ObjectStore, s3_environment, name: str
+) -> None:
+    """Its bytes have changed in the store; the digest that it carries has not."""
+    manifest = cache_in(store, TableTeacher())
+    key = manifest.key(name)
+    content = store.get(key)
+    s3_environment.client().put_object(
+        Bucket=store.address.removeprefix("s3://"),
+        Key=key,
+        Body=content[:-9] + b"9" + content[-8:],
+        Metadata={"sha256": hashlib.sha256(content).hexdigest()},
+    )
+    with pytest.raises(IntegrityError, match=name):
+        store.get(key)
+    assert cache_in(store, TableTeacher()) == manifest
+    assert store.get(key) == content
 
 
 def test_writers_that_race_end_with_one_manifest(store: ObjectStore) -> None:

@@ -73,7 +73,16 @@ class FarStore(FolderStore):
         super().get_to_file(key, path, sha256)
 
 
-def cache_in(store: ObjectStore, teacher: TableTeacher, settings: SoftLabelSettings = SETTINGS) -> Manifest:
+def cache_in(
+    store: ObjectStore, teacher: TableTeacher, settings: SoftLabelSettings = SETTINGS, workers: int = 1
+) -> Manifest:
     return write_cache(
-        store, teacher, TableTask(), settings, teacher_digest="a" * 64, dataset_digest="b" * 64, show=False
+        store,
+        teacher,
+        TableTask(),
+        settings,
+        teacher_digest="a" * 64,
+        dataset_digest="b" * 64,
+        show=False,
+        workers=workers,
     )

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from components.data.dataset import PreparedDataset
-from components.errors import DataError, IntegrityError, SettingsError, TrainingError
+from components.errors import DataError, IntegrityError, SettingsError, StorageError, TrainingError
 from components.networks.building import new_network
 from components.settings.network import CausalTransformerSettings
 from components.settings.soft_labels import SoftLabelSettings
 from components.soft_labels.manifest import Manifest, read_manifest
 from components.soft_labels.reader import SoftLabelReader
-from components.soft_labels.writer import device_of, write_cache
+from components.soft_labels.scoring import device_of
+from components.soft_labels.writer import write_cache
 from components.storage.folder_store import FolderStore
 from components.tasks.next_item import NextItem
 from tests.unit.soft_labels.table_teacher import POINTS, FarStore, TableTask, TableTeacher, cache_in
@@ -102,6 +103,33 @@ def test_a_kill_at_any_write_leaves_no_manifest_and_the_rerun_ends_the_same(
     assert cache_in(store, again) == manifest
     assert len(again.scored) == {0: 250, 1: 250, 2: 150, 3: 150, 4: 50, 5: 50, 6: 0, 7: 0}[step]
     assert objects(store) == objects(whole)
+
+
+class CleanedStore(FarStore):
+    """Somebody cleans up while the writer is at work: before it looks, a finished part is gone, as often as told."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        super().__init__(folder)
+        self.times = times
+
+    def list(self, prefix: str):
+        if self.times > 0:
+            self.times -= 1
+            for entry in [*super().list("soft-labels/")]:
+                if "part-00001" in entry.key:
+                    self.delete(entry.key)
+        return super().list(prefix)
+
+
+def test_parts_that_are_cleaned_up_before_the_manifest_are_scored_again(tmp_path: Path, teacher: TableTeacher) -> None:
+    store = CleanedStore(tmp_path / "store", times=1)
+    manifest = cache_in(store, teacher)
+    assert sorted(teacher.scored[:POINTS]) == [*range(POINTS)] and sorted(teacher.scored[POINTS:]) == [*range(100, 200)]
+    assert {manifest.key(part.name) for part in manifest.parts} <= set(objects(store))
+    never = CleanedStore(tmp_path / "never", times=99)
+    with pytest.raises(StorageError, match="are deleted"):
+        cache_in(never, TableTeacher())
+    assert not any("manifest" in key for key in objects(FolderStore(tmp_path / "never")))
 
 
 def test_a_killed_process_leaves_finished_parts_that_the_rerun_takes_over(tmp_path: Path) -> None:
@@ -210,7 +238,14 @@ def test_progress_is_told_in_plain_lines_when_there_is_no_terminal(
 ) -> None:
     monkeypatch.setattr("components.soft_labels.progress._SECONDS_BETWEEN_LINES", 0.0)
     write_cache(
-        store, teacher, TableTask(), SoftLabelSettings(k=2), teacher_digest="a" * 64, dataset_digest="b" * 64, show=True
+        store,
+        teacher,
+        TableTask(),
+        SoftLabelSettings(k=2),
+        teacher_digest="a" * 64,
+        dataset_digest="b" * 64,
+        show=True,
+        workers=1,
     )
     said = capsys.readouterr().out
     assert "scoring: 32 of 250 rows" in said
