@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.errors import RecstillError
+from flows import soft_labels_cli, store_cli
 
 if TYPE_CHECKING:
     from flows.graph import Stage, StageResult
@@ -27,6 +28,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(soft_labels_cli.app, name="soft-labels")
+app.add_typer(store_cli.app, name="store")
 
 ScenarioArgument = Annotated[str, typer.Argument(help="A scenario of params.yaml.", show_default=True)]
 

@@ -12,6 +12,7 @@ import rich.console
 from rich.table import Table
 from rich.text import Text
 
+from components.errors import RecstillError
 from components.storage.atomic import read_json
 
 if TYPE_CHECKING:
@@ -107,6 +108,23 @@ class Console:
         for one in answer.items:
             table.add_row(one.id, f"{one.score:.3f}", Text(one.title or ""))
         self._out.print(table)
+
+    def table(self, table: Table) -> None:
+        """A table as it is."""
+        self._out.print(table)
+
+    def agrees(self, question: str) -> bool:
+        """Ask, and wait for a line that begins with y.
+
+        Raises:
+            RecstillError: Nobody is there to answer.
+        """
+        self._out.print(Text(f"{question} [y/N] "), end="", soft_wrap=True)
+        answer = sys.stdin.readline()
+        if not answer:
+            self.say("")
+            raise RecstillError("this needs a yes, and nobody is there to give it", "Give --yes to go on without it.")
+        return answer.strip().lower().startswith("y")
 
     def document(self, record: Any) -> None:
         """A record as JSON, for scripts."""
