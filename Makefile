@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 SEAWEEDFS := .venv/.seaweedfs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format status stage-deps lock bench-main-job clean
+.PHONY: help run test lint format status stage-deps lock bench-main-job bench-soft-labels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ stage-deps: $(INSTALLED) ## Write into dvc.yaml which modules each stage runs, f
 
 bench-main-job: $(INSTALLED) ## Measure the main job: three seeds, about half an hour
 	$(BIN)/python -m tests.benchmarks.main_job
+
+bench-soft-labels: $(INSTALLED) ## Measure the soft-label cache on ML-1M and Beauty: hours; QUICK=1 takes minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.soft_labels
 
 lock: ## Write requirements.lock anew from pyproject.toml, in a fresh environment
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
