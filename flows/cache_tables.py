@@ -102,7 +102,7 @@ def manifest_lines(cache: CacheEntry, usage: Usage, address: str) -> list[str]:
         if manifest.compression != "none":
             rows.append(("unpacked", f"{size(unpacked)}, {unpacked / manifest.rows:.1f} bytes a row"))
         rows += [
-            ("largest outcome", f"{manifest.mean('top_mass'):.4f} of the teacher's mass on average"),
+            ("largest stored", f"{manifest.mean('top_mass'):.4f} of the teacher's mass on average"),
             ("stored singly", f"{manifest.mean('kept_mass'):.4f} of the teacher's mass on average"),
         ]
     users = [str(one) for one in usage.of(cache.id)] or ["nothing in this repository"]

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -121,35 +120,17 @@ def _compressed(
     root: Path, scenario: str, stages: Sequence[Stage], chosen: Sequence[Stage], force: bool
 ) -> list[StageResult]:
     """Run the flow; stages that it was not asked for or did not reach count as skipped."""
-    _prefer_quiet_prefect()
     from components.storage.atomic import write_json
-    from flows.compress import compress
     from flows.graph import StageResult
-    from flows.interruption import prompt_end
+    from flows.running import run_stages
 
     started = time.time()
-    # In a thread of its own: in the main one, Prefect would take the signals for itself.
-    with prompt_end(), ThreadPoolExecutor(1) as thread:
-        addresses = [stage.address for stage in chosen]
-        state = thread.submit(compress, str(root), scenario, addresses, force, return_state=True).result()
-    if not state.is_completed():
-        raise RecstillError(
-            state.message or "the run did not complete", f"`recstill status {scenario}` shows what is left."
-        )
-    ended: dict[str, StageResult] = {result.address: result for result in state.result()}
+    ended = run_stages(root, scenario, chosen, force)
     results = [ended.get(stage.address, StageResult(stage.address, "skipped")) for stage in stages]
     # What each stage cost, and what was spent around them: for whoever wants to know where the time went.
     record = {"started": started, "ended": time.time(), "stages": [asdict(result) for result in results]}
     write_json(root / ".recstill" / "runs" / f"{scenario}.json", record)
     return results
-
-
-def _prefer_quiet_prefect() -> None:
-    """Defaults for a run on one machine, before Prefect reads its settings; the environment overrules them."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # the same for Prefect's client
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def _checkout() -> Path:

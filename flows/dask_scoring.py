@@ -8,7 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from components.errors import RecstillError
 _TOPIC = "recstill-rows"
 _SECONDS_BETWEEN_EVENTS = 0.5
 _CONNECT_SECONDS = 5
+_WORKER_SECONDS = 30
 _CLOSE_SECONDS = 5
 # Tasks that the scheduler holds at once; a large cache has more parts than it should have to know.
 _AT_ONCE = 256
@@ -63,7 +64,7 @@ class Workers:
         """End local processes at once. A cluster of somebody else's drops the work when its client is gone."""
         if self.cluster is None:
             return
-        for nanny in self.cluster.workers.values():
+        for nanny in list(self.cluster.workers.values()):
             nanny.auto_restart = False
         _kill_children("multiprocessing.spawn")
         with contextlib.suppress(Exception):
@@ -102,7 +103,7 @@ def workers_at(address: str) -> Iterator[Workers]:
     """The workers of a scheduler that runs already.
 
     Raises:
-        RecstillError: There is no scheduler at this address.
+        RecstillError: There is no scheduler at this address, or it has no workers.
     """
     _quieten()
     with dask.config.set(_DASK_SETTINGS):
@@ -114,6 +115,12 @@ def workers_at(address: str) -> Iterator[Workers]:
                 "Check the address (tcp://host:8786), and that `dask scheduler` runs there.",
             ) from None
         with distributed.Client(address, set_as_default=False) as client:
+            try:
+                client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+            except TimeoutError:
+                raise RecstillError(
+                    f"the Dask scheduler at {address} has no workers", f"Start some: `dask worker {address}`."
+                ) from None
             yield Workers(client, elsewhere=True)
 
 
@@ -125,7 +132,7 @@ def label_part(ticket: list[str], number: int) -> int:
     """
     from components.soft_labels.job import Ticket, finish_part_of_job
 
-    teller = _Teller(number)
+    teller = _Teller(ticket, number)
     teller.tell()
     try:
         part = finish_part_of_job(Ticket(*ticket), number, teller.advance)
@@ -188,7 +195,7 @@ def score(scenario: str, ticket: list[str], parts: int, workers: Workers) -> Any
 
 
 @contextmanager
-def told_to(advance: Callable[[int, bool], None], workers: Workers) -> Iterator[None]:
+def told_to(advance: Callable[[int, bool], None], workers: Workers, ticket: Sequence[str]) -> Iterator[None]:
     """Within the block ``advance`` hears of rows that workers have done, as each of them tells now and then.
 
     A part that is begun again, since its worker died, is counted once.
@@ -202,17 +209,23 @@ def told_to(advance: Callable[[int, bool], None], workers: Workers) -> Iterator[
             done[told["part"]] = told["rows"]
             advance(new, told["reused"])
 
-    workers.client.subscribe_topic(_TOPIC, hear)
+    workers.client.subscribe_topic(_topic(ticket), hear)
     try:
         yield
     finally:
-        workers.client.unsubscribe_topic(_TOPIC)
+        workers.client.unsubscribe_topic(_topic(ticket))
+
+
+def _topic(ticket: Sequence[str]) -> str:
+    """One of its own for each job: several may run on a cluster."""
+    return f"{_TOPIC}-{ticket[1]}"
 
 
 class _Teller:
     """Tells the scheduler, and through it whoever wants to know, how many rows of a part are done."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, ticket: Sequence[str], number: int) -> None:
+        self._topic = _topic(ticket)
         self._number, self._rows, self._reused = number, 0, False
         self._last = time.monotonic()
 
@@ -225,7 +238,7 @@ class _Teller:
     def tell(self) -> None:
         self._last = time.monotonic()
         event = {"part": self._number, "rows": self._rows, "reused": self._reused}
-        distributed.get_worker().log_event(_TOPIC, event)
+        distributed.get_worker().log_event(self._topic, event)
 
 
 def _problem(future: distributed.Future, number: int) -> str | None:

@@ -5,6 +5,7 @@ Left to itself, Prefect would go on to report to its server, which the same Ctrl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -33,7 +34,9 @@ def prompt_end(first: Callable[[], None] | None = None) -> Iterator[None]:
         for impatient in (signal.SIGINT, signal.SIGTERM):
             signal.signal(impatient, signal.SIG_IGN)
         if first is not None:
-            first()
+            # Whatever goes wrong there: nobody could interrupt a second time.
+            with contextlib.suppress(Exception):
+                first()
         _end(number)
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}

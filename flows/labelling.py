@@ -7,21 +7,27 @@ manifest. So there is one record of what was made, and no second way to make it.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import RecstillError
+from components.soft_labels.inventory import read_cache
 from components.soft_labels.manifest import read_manifest
 from components.stages.labelling_job import STAGE, post_stage
 from components.stages.workspace import Workspace
+from components.storage.object_store import open_store
 from flows.graph import Stage, pending, scenario_stages
 from flows.running import prefer_quiet_prefect, run_flow, run_stages
 
 if TYPE_CHECKING:
     from components.soft_labels.job import PostedJob
     from flows.dask_scoring import Workers
+
+
+_REMOVING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,20 @@ def build(
     if outdated := [stage for stage in before if stage.address in waiting]:
         run_stages(root, scenario, outdated, force=False)
     if not force and not outdated and own.address not in waiting:
-        return _built(root, scenario, "cached")
+        built = _built(root, scenario, "cached")
+        if _is_in_store(built):
+            return built
+        # DVC knows of the manifest, not of the store: this is another one, or the cache was removed from it.
+        force = True
     if workers is not None or dask is not None:
         _score_on_dask(root, scenario, workers, dask)
     result = run_stages(root, scenario, [own], force)[own.address]
-    return _built(root, scenario, result.outcome)
+    built = _built(root, scenario, result.outcome)
+    if result.outcome != "ran" and not _is_in_store(built):
+        # DVC had the manifest from an earlier run.
+        run_stages(root, scenario, [own], force=True)
+        built = _built(root, scenario, "ran")
+    return built
 
 
 def _upstream(own: Stage, stages: list[Stage]) -> list[Stage]:
@@ -97,12 +112,12 @@ def _score_on_dask(root: Path, scenario: str, workers: int | None, dask: str | N
     with workers_at(dask) if dask is not None else local_workers(workers or 1) as crew:
         job = post_stage(Workspace(scenario, root), elsewhere=crew.elsewhere)
         try:
-            with RowProgress(job.plan.rows, "scoring") as progress, told_to(progress.advance, crew):
+            with RowProgress(job.plan.rows, "scoring") as progress, told_to(progress.advance, crew, job.ticket):
                 run_flow(
                     lambda: score(scenario, list(job.ticket), job.plan.parts, crew), scenario, first=_end_of(job, crew)
                 )
         finally:
-            job.remove()
+            _remove(job)
 
 
 def _end_of(job: PostedJob, crew: Workers) -> Callable[[], None]:
@@ -110,10 +125,23 @@ def _end_of(job: PostedJob, crew: Workers) -> Callable[[], None]:
 
     def end() -> None:
         crew.end()
-        with contextlib.suppress(RecstillError):
-            job.remove()
+        # A store that does not answer must not hold up the end.
+        removing = threading.Thread(target=_remove, args=(job,), daemon=True)
+        removing.start()
+        removing.join(_REMOVING_SECONDS)
 
     return end
+
+
+def _remove(job: PostedJob) -> None:
+    """Take the job out of the store; what cannot be taken is left to `recstill store gc`."""
+    with contextlib.suppress(RecstillError):
+        job.remove()
+
+
+def _is_in_store(built: Built) -> bool:
+    found = read_cache(open_store(), built.cache_id)
+    return found is not None and found.state == "complete"
 
 
 def _built(root: Path, scenario: str, outcome: str) -> Built:

@@ -25,7 +25,7 @@ class SoftLabelSettings(Settings):
     hidden_states: bool = False
     """Store the teacher's last hidden state beside each label, in half precision, for hint losses."""
     rows_per_part: int = Field(default=65_536, ge=1)
-    """Prediction points in one part of the cache at most: what is scored again at most after an interruption."""
+    """Prediction points in one part of the cache at most: what each worker scores again at most after a kill."""
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> SoftLabelSettings:

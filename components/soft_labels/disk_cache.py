@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ _DIGEST_LENGTH = 64
 # A temporary file of unknown origin that is this old belongs to a process that was killed.
 _ABANDONED_SECONDS = 3600.0
 _SECONDS_BETWEEN_LOOKS = 0.01
+# What file systems say that know no locks: NFS, FUSE, Lustre as it is often mounted.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class DiskCache:
@@ -45,6 +48,7 @@ class DiskCache:
     def __init__(self, folder: Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self.folder, self.max_bytes = folder, max_bytes
         self._swept = False
+        self._locks = True
 
     def holds(self, part: Part) -> bool:
         """Whether there is a file of the part's name and size."""
@@ -136,7 +140,7 @@ class DiskCache:
         self._remove_leftovers(part.content_sha256)
         path = self._path(part.content_sha256)
         # Not yet under its own name, where others in need of room could remove it before it is opened.
-        arrived = path.with_name(f".{path.name}")
+        arrived = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
         if part.compressed:
             with new_file(arrived) as temporary:
                 temporary.write_bytes(content_of(store.get(key, part.sha256), part))
@@ -175,21 +179,28 @@ class DiskCache:
                 alone = False
             except OSError as error:
                 # A file system without locks: two may bring the same part, and the last to arrive stays.
-                alone = error.errno in (errno.ENOLCK, errno.EOPNOTSUPP)
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise
+                alone, self._locks = True, False
             try:
                 yield alone
             finally:
                 if alone:
                     path.unlink(missing_ok=True)
                     # A process forked meanwhile has the file open too: closing it here would not be enough.
-                    fcntl.flock(handle, fcntl.LOCK_UN)
+                    if self._locks:
+                        fcntl.flock(handle, fcntl.LOCK_UN)
         finally:
             os.close(handle)
 
     def _remove_leftovers(self, sha256: str) -> None:
+        now = time.time()
         for path in self._entries(self.folder):
             if path.name.startswith(".") and path.name.lstrip(".").startswith(f"{sha256}{_SUFFIX}"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    # Without locks, what is young may be somebody's work.
+                    if self._locks or now - path.stat().st_mtime > _ABANDONED_SECONDS:
+                        path.unlink()
 
     def _shrink(self, keep: str) -> None:
         """Remove the least recently used files until the others are within the bound."""

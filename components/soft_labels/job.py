@@ -6,6 +6,7 @@ store's address and the job's key and digest. Credentials are never in either: e
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -14,9 +15,9 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.errors import IntegrityError, StorageError
+from components.errors import IntegrityError, RecstillError, StorageError
 from components.settings.soft_labels import SoftLabelSettings
 from components.soft_labels.inputs import (
     InputFile,
@@ -141,7 +142,9 @@ def post_job(
         digest = hashlib.sha256(content).hexdigest()
         store.put(f"{folder}/{_JOB}", content, digest)
     except BaseException:
-        posted.remove()
+        # The first error is the one to tell.
+        with contextlib.suppress(RecstillError):
+            posted.remove()
         raise
     posted.ticket = posted.ticket._replace(sha256=digest)
     return posted
@@ -199,6 +202,11 @@ def _job(store: ObjectStore, ticket: Ticket) -> LabellingJob:
             f"the worker on {socket.gethostname()} does not see the store {ticket.store}: it finds no job in "
             f"{store.address}",
             f"Set {STORE_VARIABLE} to an s3:// address that this machine and every worker reach.",
+        ) from None
+    except ValidationError:
+        raise IntegrityError(
+            f"the worker on {socket.gethostname()} does not understand the job",
+            "Install the same version of Recstill on every worker.",
         ) from None
 
 

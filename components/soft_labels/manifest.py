@@ -38,7 +38,7 @@ class Part(BaseModel):
     content_sha256: str = Field(pattern=_DIGEST)
     """Of the safetensors file."""
     top_mass: float
-    """Mean over the rows of the teacher's largest probability."""
+    """Mean over the rows of the largest probability that is stored: the teacher's largest, unless labels are drawn."""
     kept_mass: float
     """Mean over the rows of the mass of the outcomes that are stored singly."""
 

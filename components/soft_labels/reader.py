@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from components.errors import DataError
+from components.errors import DataError, IntegrityError, SettingsError
 from components.soft_labels.codecs.building import codec_of
 from components.soft_labels.disk_cache import DEFAULT_BYTES, DiskCache
 from components.soft_labels.labels import SoftLabels
@@ -39,6 +39,9 @@ class SoftLabelReader:
         cache_bytes: Bound on that folder. When it is below the size of the cache, parts come and go: labels in random
             order then mean fetching without end.
         resident_bytes: Bound on the pages of mapped files that count as this process's memory.
+
+    Raises:
+        IntegrityError: The manifest names a codec that is not known.
     """
 
     def __init__(
@@ -53,7 +56,10 @@ class SoftLabelReader:
         self.manifest = manifest
         self._store, self._folder = store, cache_folder
         self._cache_bytes, self._resident_bytes = cache_bytes, resident_bytes
-        self._codec = codec_of(manifest.codec, manifest.outcomes)
+        try:
+            self._codec = codec_of(manifest.codec, manifest.outcomes)
+        except (SettingsError, KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"cache {manifest.id[:12]}: its codec is not known: {error!r}", REMEDY) from None
         self._begin()
 
     @property

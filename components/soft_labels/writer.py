@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -22,6 +22,7 @@ from components.storage.contract import ObjectStore
 _PATIENCE_SECONDS = 10.0
 # While old parts are taken over, somebody who cleans up may delete them: they are counted again before the manifest.
 _ATTEMPTS = 3
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def write_cache(
@@ -106,7 +107,11 @@ class _Crew:
             for thread in threads:
                 thread.start()
             while len(parts) < self._plan.parts:
-                ended = self._ended.get()
+                try:
+                    # A wait without an end may miss Ctrl-C.
+                    ended = self._ended.get(timeout=_SECONDS_BETWEEN_LOOKS)
+                except Empty:
+                    continue
                 if isinstance(ended, BaseException):
                     raise ended
                 parts[ended[0]] = ended[1]

@@ -90,6 +90,8 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
             raise StorageError(f"no space left to write {path}", "Free some disk space and run again.") from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise StorageError(f"{path} cannot be written: {error.strerror}", "Check its permissions.") from None
+        if error.errno in (errno.EIO, errno.ESTALE):
+            raise StorageError(f"{path}: {error.strerror}", "Check the disk or the network mount.") from None
         _raise_if_full(path, error)
         raise
     except Exception as error:

@@ -26,17 +26,18 @@ def open_store(address: str | None = None) -> ObjectStore:
     """
     address = address or os.environ.get(STORE_VARIABLE) or f"file://{Path.cwd()}/.recstill/store"
     scheme, separator, rest = address.partition("://")
+    # Before anything of it is shown: a secret may hold slashes, and the scheme be mistyped.
+    if "@" in address and scheme != "file":
+        raise StorageError(
+            "the store's address holds credentials",
+            "Write it as s3://bucket/prefix; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY hold the credentials.",
+        )
     if separator and scheme == "file":
         if not rest.startswith("/"):
             raise StorageError(f"store address {address!r} is not absolute", "Write it as file:///path/of/the/folder.")
         return FolderStore(Path(rest))
     if separator and scheme == "s3":
         bucket, _, prefix = rest.partition("/")
-        if "@" in bucket:
-            raise StorageError(
-                "the store's s3:// address holds credentials",
-                "Give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
-            )
         if not bucket:
             raise StorageError(f"store address {address!r} names no bucket", "Write it as s3://bucket/prefix.")
         # boto3 takes a while to import and is needed for this kind of address only.

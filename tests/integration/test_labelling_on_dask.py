@@ -98,7 +98,7 @@ def test_threads_and_dask_workers_write_the_same_bytes(
     store = use_store(f"file://{tmp_path}/dask", monkeypatch)
     job = post_stage(workspace, elsewhere=False)
     counted: list[int] = []
-    with told_to(lambda rows, _: counted.append(rows), crew):
+    with told_to(lambda rows, _: counted.append(rows), crew, job.ticket):
         state = score("tiny", list(job.ticket), job.plan.parts, crew)
         assert state.is_completed() and state.result() == job.plan.rows, state
         deadline = time.monotonic() + 5

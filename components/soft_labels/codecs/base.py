@@ -94,7 +94,7 @@ class Codec(ABC):
         return labels._replace(hidden=torch.from_numpy(columns["hidden"].astype(np.float32)))
 
     def masses(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row ``(N,)`` float32: the largest probability, and the mass of the outcomes stored singly."""
+        """Of each row ``(N,)`` float32: the largest probability that is stored, and the mass of all that are."""
         probabilities = np.exp(columns["log_probs"].astype(np.float32))
         # Half precision may add up to a little more than everything.
         return probabilities.max(axis=1), np.minimum(probabilities.sum(axis=1), 1.0)

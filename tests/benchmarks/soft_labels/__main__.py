@@ -26,7 +26,7 @@ from tests.benchmarks.soft_labels.quality import (
     trained_student,
 )
 from tests.benchmarks.soft_labels.recipe import FILES, QUICK, ROOT, SEEDS, Bench, opened
-from tests.benchmarks.soft_labels.speed import scoring_ratio, step_ratios
+from tests.benchmarks.soft_labels.speed import larger_teacher, scoring_ratio, step_ratios
 from tests.benchmarks.soft_labels.workers import dask_speedup
 
 AT_ONCE = len(os.sched_getaffinity(0))
@@ -99,6 +99,7 @@ def main() -> None:
     print("\nmeasuring speed", flush=True)
     figures |= step_ratios(benches[0])
     figures |= scoring_ratio(benches[0])
+    figures["scoring_ratio_larger_teacher"] = scoring_ratio(larger_teacher(benches[0]))["scoring_ratio"]
     figures |= dask_speedup(benches[0])
     figures |= growth()
     print(f"\nlabels=16 codec={CACHED} seeds={len(SEEDS)} quick={int(QUICK)} data={'+'.join(names)}")

@@ -11,6 +11,7 @@ import torch
 from components.evaluation.comparison import paired_bootstrap
 from components.evaluation.scoring import network_scorer, ranking
 from components.networks.building import read_network, write_network
+from components.networks.ensemble import teacher_digest
 from components.settings.training import TrainerSettings
 from components.soft_labels.labels import SoftLabels
 from components.soft_labels.manifest import Manifest
@@ -33,7 +34,7 @@ def cache(bench: Bench, codec: str = CACHED) -> SoftLabelReader:
 
 
 def write_labels(bench: Bench, store: FolderStore, codec: str = CACHED) -> Manifest:
-    digests = {"teacher_digest": "1" * 64, "dataset_digest": bench.dataset.digest}
+    digests = {"teacher_digest": teacher_digest(bench.folder / "teacher"), "dataset_digest": bench.dataset.digest}
     return write_cache(store, bench.teacher, bench.task, soft_labels(codec), **digests, show=False)
 
 

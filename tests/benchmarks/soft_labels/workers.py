@@ -28,7 +28,7 @@ def dask_speedup(bench: Bench) -> dict[str, float]:
             bench.folder / "dataset",
             bench.folder / "teacher",
             task="next_item",
-            settings=soft_labels(CACHED),
+            settings=soft_labels(CACHED).model_copy(update={"rows_per_part": 32_768}),
             accelerator="cpu",
             elsewhere=False,
         )

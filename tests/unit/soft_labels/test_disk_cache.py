@@ -190,3 +190,40 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(store: FarStore, manife
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot be written"):
         SoftLabelReader(store, manifest, tmp_path / "file" / "cache").labels(torch.arange(manifest.rows))
+
+
+@pytest.mark.parametrize("said", [errno.ENOLCK, errno.ENOSYS, errno.EINVAL])
+def test_on_a_file_system_without_locks_several_may_bring_a_part_and_all_get_it(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(said, os.strerror(said))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    store = SlowStore(tmp_path / "store", 0.2)
+    manifest = synthetic_cache(store, 100, 100, outcomes=30)
+    ended: list[bool] = []
+
+    def bring() -> None:
+        use(DiskCache(folder), store, manifest, 0)
+        ended.append(True)
+
+    threads = [threading.Thread(target=bring, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join(20)
+    assert ended == [True] * 4
+    assert held(folder, manifest) == [0] and not hidden(folder)
+
+
+def test_a_disk_that_fails_is_one_clear_error(
+    store: FarStore, manifest: Manifest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        use(DiskCache(folder), store, manifest, 0)

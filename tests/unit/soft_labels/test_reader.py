@@ -500,3 +500,13 @@ def test_the_manifest_of_a_stage_opens_the_cache_for_its_data_set_only(
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(IntegrityError, match=r"manifest\.json"):
         open_labels(path, "b" * 64)
+
+
+@pytest.mark.parametrize("codec", [{"name": "best"}, {"name": "top_k_tail"}, {"name": "sampled", "k": "many"}])
+def test_a_whole_manifest_of_an_unknown_codec_is_refused(
+    store: FarStore, manifest: Manifest, tmp_path: Path, codec: dict
+) -> None:
+    odd = manifest.model_copy(update={"codec": codec})
+    odd = odd.model_copy(update={"id": odd.cache_id})
+    with pytest.raises(IntegrityError, match="codec is not known"):
+        reader_of(store, odd, tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +18,16 @@ from components.errors import DataError, IntegrityError, SettingsError, StorageE
 from components.networks.building import new_network
 from components.settings.network import CausalTransformerSettings
 from components.settings.soft_labels import SoftLabelSettings
+from components.soft_labels import scoring
+from components.soft_labels.codecs.dense import Dense
+from components.soft_labels.codecs.top_k_tail import TopKTail
 from components.soft_labels.manifest import Manifest, read_manifest
 from components.soft_labels.reader import SoftLabelReader
-from components.soft_labels.scoring import device_of
+from components.soft_labels.scoring import device_of, rows_per_part
 from components.soft_labels.writer import write_cache
 from components.storage.folder_store import FolderStore
 from components.tasks.next_item import NextItem
+from tests.unit.soft_labels.many_parts import PART_MIB
 from tests.unit.soft_labels.table_teacher import POINTS, FarStore, TableTask, TableTeacher, cache_in
 
 ROOT = Path(__file__).parents[3]
@@ -269,3 +275,146 @@ def test_labels_of_the_real_task_are_the_teachers_distribution(prepared: Prepare
         for batch in task.scoring_batches(0, prepared.points, 7):
             expected = torch.log_softmax(teacher(*batch.inputs), dim=1)
             torch.testing.assert_close(reader.labels(batch.points).log_probs, expected, atol=4e-3, rtol=0)
+
+
+ALL_CODECS = {
+    "dense": {"codec": "dense"},
+    "top_k_tail": {"codec": "top_k_tail", "k": 4, "compression": "zstd"},
+    "sampled": {"codec": "sampled", "k": 6, "hidden_states": True},
+    "top_k_sampled": {"codec": "top_k_sampled", "k": 6, "head": 2},
+}
+
+
+def real_cache(prepared: PreparedDataset, folder: Path, workers: int, **settings) -> dict[str, bytes]:
+    shape = CausalTransformerSettings(dim=16, blocks=1, heads=2, ffn_dim=16, max_length=5, dropout=0.1)
+    torch.manual_seed(0)
+    store = FolderStore(folder)
+    write_cache(
+        store,
+        new_network(shape, prepared.items),
+        NextItem(prepared, 5),
+        SoftLabelSettings(rows_per_part=37, **settings),
+        teacher_digest="a" * 64,
+        dataset_digest=prepared.digest,
+        show=False,
+        workers=workers,
+    )
+    return objects(store)
+
+
+@pytest.mark.parametrize("settings", ALL_CODECS.values(), ids=ALL_CODECS)
+def test_any_number_of_workers_writes_the_same_bytes(prepared: PreparedDataset, tmp_path: Path, settings) -> None:
+    alone = real_cache(prepared, tmp_path / "1", 1, **settings)
+    assert len(alone) > 20
+    for workers in (2, 3):
+        assert real_cache(prepared, tmp_path / str(workers), workers, **settings) == alone
+
+
+def test_random_numbers_that_come_in_the_order_of_the_work_make_other_bytes(
+    prepared: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The naive twin of the test above: one generator for all parts, after an interruption."""
+    drawn = []
+    for interrupted in (False, True):
+        generator = np.random.default_rng(0)
+        monkeypatch.setattr(scoring, "uniforms_of", lambda _identity, _number, *shape: generator.random(shape))  # noqa: B023
+        folder = tmp_path / str(interrupted)
+        before = real_cache(prepared, folder, 1, **ALL_CODECS["sampled"])
+        if interrupted:
+            for path in folder.rglob("*part-00003*"):
+                path.unlink()
+            before = real_cache(prepared, folder, 1, **ALL_CODECS["sampled"])
+        drawn.append(before)
+    assert drawn[0] != drawn[1]
+
+
+def test_every_worker_computes_with_one_thread_and_leaves_the_callers_number_alone(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Watched(TableTeacher):
+        def encode(self, *inputs, **named):
+            seen.append((threading.current_thread().name, torch.get_num_threads()))
+            time.sleep(0.01)
+            return super().encode(*inputs, **named)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cache_in(FolderStore(tmp_path), Watched(), workers=3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {threads for _, threads in seen} == {1}
+    assert len({name for name, _ in seen}) == 3
+
+
+def test_the_first_error_stops_all_workers_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    class Failing(TableTeacher):
+        def encode(self, *inputs, **named):
+            if int(inputs[0][0]) >= 100:
+                while not any("00000.json" in entry.key for entry in store.list("")):
+                    time.sleep(0.001)
+            if int(inputs[0][0]) == 132:
+                raise TrainingError("enough")
+            if int(inputs[0][0]) >= 200:
+                time.sleep(0.2)
+            return super().encode(*inputs, **named)
+
+    store = FolderStore(tmp_path)
+    teacher = Failing()
+    with pytest.raises(TrainingError, match="enough"):
+        cache_in(store, teacher, workers=3)
+    scored = len(teacher.scored)
+    time.sleep(0.3)
+    assert len(teacher.scored) == scored, "a worker has gone on"
+    assert [entry.key[-15:] for entry in store.list("") if entry.key.endswith(".json")] == ["part-00000.json"]
+    again = TableTeacher()
+    assert cache_in(store, again, workers=3) == cache_in(FolderStore(tmp_path / "whole"), TableTeacher())
+    assert sorted(again.scored) == list(range(100, POINTS))
+
+
+def test_ctrl_c_ends_all_workers_within_seconds_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from tests.unit.soft_labels.table_teacher import *\n"
+        "class Slow(TableTeacher):\n"
+        "    def encode(self, points): time.sleep(0.5 * int(points[0] >= 132)); return super().encode(points)\n"
+        "try: cache_in(FolderStore(Path(sys.argv[1])), Slow(), workers=2)\n"
+        "except KeyboardInterrupt: print('ended')\n"
+    )
+    store = FolderStore(tmp_path / "store")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not any(entry.key.endswith("00000.json") for entry in store.list("")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.communicate(timeout=30)[0] == "ended\n"
+        assert time.monotonic() - began < 5
+    assert not any(path.name.startswith(".") for path in tmp_path.rglob("*")), "something half-written is left"
+    again = TableTeacher()
+    cache_in(store, again)
+    assert min(again.scored) >= 100
+
+
+def peak_mib(folder: Path, parts: int, *how: str) -> float:
+    command = [sys.executable, "-m", "tests.unit.soft_labels.many_parts", str(folder), str(parts), *how]
+    return float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_writers_memory_does_not_grow_with_the_cache(tmp_path: Path) -> None:
+    few, many = 8, 72
+    grown = peak_mib(tmp_path / "many", many) - peak_mib(tmp_path / "few", few)
+    naive = peak_mib(tmp_path / "naive", many, "naive") - peak_mib(tmp_path / "naive-few", few, "naive")
+    assert grown < (many - few) * PART_MIB / 4 < naive, (grown, naive)
+
+
+def test_a_part_is_never_larger_than_64_mib() -> None:
+    settings = SoftLabelSettings(codec="dense")
+    assert rows_per_part(settings, Dense(100)) == settings.rows_per_part
+    for outcomes in (10_000, 200_000, 50_000_000):
+        codec = Dense(outcomes)
+        rows = rows_per_part(settings, codec)
+        assert rows == 1 or rows * codec.bytes_per_row <= 64 << 20 < (rows + 1) * codec.bytes_per_row
+    assert rows_per_part(SoftLabelSettings(rows_per_part=10), TopKTail(50_000_000, 64)) == 10

@@ -38,9 +38,19 @@ def test_an_address_of_no_known_form_is_refused_by_name(address: str, said: str)
         open_store(address)
 
 
-def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
-    with pytest.raises(StorageError) as caught:
-        open_store("s3://user:very-secret@bucket")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://user:very-secret@bucket",
+        "s3://user:not/very-secret@bucket/prefix",
+        "user:very-secret@bucket",
+        "s3:/user:very-secret@bucket",
+        "https://user:very-secret@bucket",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(StorageError, match="holds credentials") as caught:
+        open_store(address)
     assert "very-secret" not in str(caught.value)
 
 
