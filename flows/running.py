@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def prefer_quiet_prefect() -> None:
     """Defaults for a run on one machine, before Prefect reads its settings; the environment overrules them."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")  # its own server's complaints at its end
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # the same for Prefect's client
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

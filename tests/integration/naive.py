@@ -19,7 +19,7 @@ from components.soft_labels.codecs.building import codec_of
 from components.soft_labels.labels import SoftLabels
 from components.soft_labels.manifest import Manifest
 from components.soft_labels.parts import part_columns
-from components.storage.contract import ObjectStore
+from components.storage.contract import ObjectStore, StoredObject
 from components.storage.folder_store import FolderStore
 from tests.integration.killed_writers import LoggedTeacher, write
 
@@ -104,21 +104,27 @@ class LookThenPut:
 
 
 class SendingLater:
-    """A store that takes a write for done when it has been queued."""
+    """A store that takes a write for done when it has been queued, and lists it."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store, self._queue = store, SimpleQueue[Callable[[], object]]()
+        self._taken: dict[str, int] = {}
         threading.Thread(target=self._send, daemon=True).start()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def put(self, key: str, content: bytes | Path, sha256: str) -> None:
+        self._taken[key] = len(content) if isinstance(content, bytes) else content.stat().st_size
         self._queue.put(lambda: self._store.put(key, content, sha256))
 
     def put_if_absent(self, key: str, content: bytes, sha256: str) -> bool:
+        self._taken[key] = len(content)
         self._queue.put(lambda: self._store.put_if_absent(key, content, sha256))
         return True
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        return [StoredObject(key, size, 0.0) for key, size in self._taken.items() if key.startswith(prefix)]
 
     def _send(self) -> None:
         while True:

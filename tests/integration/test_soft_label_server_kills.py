@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from components.errors import IntegrityError, StorageError
 from components.soft_labels.manifest import read_manifest
 from components.storage.contract import MissingObjectError, ObjectStore
@@ -119,6 +121,11 @@ def test_nothing_that_was_acknowledged_is_lost_when_the_server_is_killed(s3_envi
 
 
 def test_the_same_kills_find_a_store_that_acknowledges_before_it_has_sent(s3_environment, tmp_path: Path) -> None:
-    found = killed_under_writers(s3_environment, s3_environment.new_bucket(), tmp_path, 1, SendingLater)
-    print(f"naive, sends later: server kills=1 writers={WRITERS} {found}")
-    assert found.lost > 0
+    # A kill may come when nothing is on its way.
+    for kill in range(1, 6):
+        (folder := tmp_path / str(kill)).mkdir()
+        found = killed_under_writers(s3_environment, s3_environment.new_bucket(), folder, 1, SendingLater)
+        print(f"naive, sends later: server kills={kill} writers={WRITERS} {found}")
+        if found.lost:
+            return
+    pytest.fail("a store that acknowledges before it has sent lost nothing in 5 kills")
