@@ -11,7 +11,7 @@ from typing import Literal
 
 from components.errors import DataError, IntegrityError
 from components.soft_labels.manifest import MANIFEST_NAME, Manifest, read_manifest, record_name
-from components.storage.contract import MissingObjectError, ObjectStore, StoredObject
+from components.storage.contract import MissingObjectError, ObjectStore, StoredObject, is_key
 
 PREFIX = "soft-labels/"
 SHORTEST_ID = 6
@@ -124,7 +124,9 @@ def cache_named(caches: Sequence[CacheEntry], text: str) -> CacheEntry | None:
 
 
 def _entries(store: ObjectStore, listing: Iterable[StoredObject]) -> list[CacheEntry]:
-    groups = [(cache_id, tuple(group)) for cache_id, group in groupby(listing, key=_cache_id) if cache_id]
+    # A name that no key can have was put there by somebody else: it can be neither read nor deleted through the store.
+    own = (entry for entry in listing if is_key(entry.key))
+    groups = [(cache_id, tuple(group)) for cache_id, group in groupby(own, key=_cache_id) if cache_id]
     # One small request for each cache, each of which takes its time on a store that is far away.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda group: _entry(store, *group), groups))

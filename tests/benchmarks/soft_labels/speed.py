@@ -21,7 +21,7 @@ from components.training.module import DistillationTraining, NetworkTraining, Su
 from tests.benchmarks.soft_labels.quality import CACHED, cache
 from tests.benchmarks.soft_labels.recipe import DISTILLATION, QUICK, Bench, network, optimization, soft_labels
 
-_ROUNDS = 5
+_ROUNDS = 7
 _STEPS = 10 if QUICK else 30
 _SCORED_PARTS = 1 if QUICK else 2
 

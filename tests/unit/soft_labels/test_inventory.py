@@ -310,3 +310,11 @@ def test_what_is_deleted_is_told_one_by_one(store: FolderStore) -> None:
     assert sorted(one.entry for one in gone) == sorted(one.entry for one in found)
     assert gone[0].entry.key == manifest.key("manifest.json")
     assert all(one.entry.key.endswith(".json") for one in gone[: 1 + len(manifest.parts)])
+
+
+def test_a_file_that_somebody_else_put_there_stops_no_removal(store: FolderStore, folder: Path) -> None:
+    manifest = cache_in(store, TableTeacher())
+    foreign = folder / manifest.key("notes of mine~.txt")
+    foreign.write_text("x")
+    assert len(list(delete(store, whole_cache(entry(store, manifest))))) == 2 * len(manifest.parts) + 1
+    assert read_caches(store) == [] and foreign.is_file()
