@@ -35,7 +35,7 @@ _CLOSE_SECONDS = 5
 # Tasks that the scheduler holds at once; a large cache has more parts than it should have to know.
 _AT_ONCE = 256
 # No services that nobody asked for. And one thread a worker, but not Dask's order to malloc that it give back every
-# piece of memory at once: the logits of each chunk would be mapped anew, which costs a third of the speed.
+# piece of memory at once: the logits of each chunk would be mapped anew.
 _DASK_SETTINGS = {
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1},
     "distributed.scheduler.http.routes": [],

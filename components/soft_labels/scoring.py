@@ -24,7 +24,7 @@ from components.soft_labels.publishing import is_sound, publish_part, recorded_p
 from components.storage.contract import ObjectStore
 from components.tasks.batch import Batch
 
-# Windows that the teacher reads at once: on a CPU so few that what lies between two layers stays near it (a fifth
+# Windows that the teacher reads at once: on a CPU so few that what lies between two layers stays near it (a third
 # faster than 64), on a GPU enough to keep it busy. Not a setting: another number could change the last bit of a label.
 _BATCH_SIZE = {"cpu": 16, "cuda": 512}
 # Logits that exist at once, so that memory does not grow with the catalogue.

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.soft_labels.codecs.base import HALF, Codec, Column, full, half
+from components.soft_labels.codecs.base import full, half
 from components.soft_labels.codecs.distribution import Distribution
-from components.soft_labels.codecs.ids import id_column, packed_ids, unpacked_ids
+from components.soft_labels.codecs.ids import packed_ids, unpacked_ids
+from components.soft_labels.codecs.listed import Listed
 from components.soft_labels.labels import SoftLabels
 
 # A sampled outcome must be a little smaller than the distance of two draws, so that no rounding makes it drawn twice.
 _MARGIN = 1e-3
 
 
-class Sampled(Codec):
+class Sampled(Listed):
     """k different outcomes, drawn so that a sum over them, weighted, is on average the sum over all K.
 
     Outcome i is drawn with probability ``pi_i = min(1, p_i / tau)`` and then stands for ``p_i / pi_i = max(p_i, tau)``
@@ -40,26 +41,13 @@ class Sampled(Codec):
     """
 
     name = "sampled"
+    beside = "log_tau"
     uniforms = 1
-
-    def __init__(self, outcomes: int, k: int, hidden_dim: int = 0) -> None:
-        super().__init__(outcomes, hidden_dim)
-        self.k = min(k, outcomes)
 
     @property
     def head(self) -> int:
         """How many of the largest are always stored, whatever their probabilities."""
         return 0
-
-    def _options(self) -> dict[str, Any]:
-        return {"k": self.k}
-
-    def _columns(self) -> dict[str, Column]:
-        return {
-            "ids": id_column(self.outcomes, self.k),
-            "log_probs": Column(HALF, (self.k,)),
-            "log_tau": Column(HALF, ()),
-        }
 
     def _encode(self, logits: torch.Tensor, uniforms: np.ndarray | None) -> dict[str, np.ndarray]:
         if uniforms is None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 
-from components.soft_labels.codecs.base import HALF, Codec, Column, full, half
+from components.soft_labels.codecs.base import full, half
 from components.soft_labels.codecs.distribution import Distribution
-from components.soft_labels.codecs.ids import id_column, packed_ids, unpacked_ids
+from components.soft_labels.codecs.ids import packed_ids, unpacked_ids
+from components.soft_labels.codecs.listed import Listed
 from components.soft_labels.labels import SoftLabels
 
 
-class TopKTail(Codec):
+class TopKTail(Listed):
     """The k most probable outcomes, and the log of the mass that all others have together.
 
     ``log_probs_i = logit_i - log sum_j exp(logit_j)`` for the k largest, ``tail`` the same with the log-sum-exp of
@@ -32,20 +32,7 @@ class TopKTail(Codec):
     """
 
     name = "top_k_tail"
-
-    def __init__(self, outcomes: int, k: int, hidden_dim: int = 0) -> None:
-        super().__init__(outcomes, hidden_dim)
-        self.k = min(k, outcomes)
-
-    def _options(self) -> dict[str, Any]:
-        return {"k": self.k}
-
-    def _columns(self) -> dict[str, Column]:
-        return {
-            "ids": id_column(self.outcomes, self.k),
-            "log_probs": Column(HALF, (self.k,)),
-            "tail": Column(HALF, ()),
-        }
+    beside = "tail"
 
     def _encode(self, logits: torch.Tensor, uniforms: np.ndarray | None) -> dict[str, np.ndarray]:
         found = Distribution(logits, self.k)
