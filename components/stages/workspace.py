@@ -90,10 +90,19 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
     except RecstillError as error:
         _end(error=str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
         _end(error="interrupted; nothing half-written is left")
         sys.exit(130)
     _end()
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C lies at the bottom of ``error``: a library that is interrupted may fail again while it cleans up."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _end(error: str | None = None) -> None:
