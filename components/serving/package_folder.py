@@ -16,6 +16,10 @@ VOCABULARY = "vocabulary.parquet"
 SIGNATURE = "signature.json"
 GOLDEN = "golden.json"
 CARD = "model_card.md"
+GATE = "gate.json"
+ATTESTATION = "attestation.dsse.json"
+# What a release adds to a package; the attestation, not the record, lists it.
+_OF_RELEASE = (GATE, ATTESTATION)
 _AGAIN = "Take a fresh copy of the package."
 
 
@@ -30,7 +34,7 @@ class PackageFolder:
 
     Raises:
         DataError: It is no package, or of a later format.
-        IntegrityError: A file is missing, or is not what the record says; the message names it.
+        IntegrityError: A file is missing, is not what the record says, or is not listed; the message names it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +47,9 @@ class PackageFolder:
                 f"{folder / RECORD} is not of format {FORMAT}", "Use the version of Recstill that made the package."
             )
         self._files = _listed(self.record, folder)
+        for path in folder.iterdir():
+            if path.name not in (RECORD, *_OF_RELEASE, *self._files):
+                raise IntegrityError(f"{path} does not belong to the package: {RECORD} does not list it", _AGAIN)
         for name in self._files:
             self.read(name)
 

@@ -13,6 +13,7 @@ from components.settings.evaluation import BudgetSettings, EvaluationSettings, G
 from components.settings.prepare import PrepareSettings
 from components.settings.pruning import PruningSettings
 from components.settings.quantization import QuantizationSettings
+from components.settings.retraining import RetrainingSettings
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.source import SourceSettings
 from components.settings.student import StudentSettings
@@ -51,6 +52,8 @@ class Scenario(Settings):
     """What the shipped model may cost."""
     gate: GateSettings
     """What the shipped model must be worth."""
+    retraining: RetrainingSettings = RetrainingSettings()
+    """When it is trained again, and when that replaces what is live."""
 
 
 class Params(Settings):

@@ -1,0 +1,224 @@
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import DataError, IntegrityError, StorageError
+from components.provenance.signing import SigningKey, sign, signing_key
+from components.serving.candidate import Candidate, propose, read_candidate, withdraw
+from components.serving.pointer import PointerFollower, SwitchConflictError, current, history, switch
+from components.serving.predictor import Predictor
+from components.serving.releases import (
+    PAYLOAD_TYPE,
+    Release,
+    attestation_key,
+    fetch_release,
+    names,
+    publish,
+    read_release,
+    verify_release,
+    versions,
+)
+from components.storage.contract import MissingObjectError
+from components.storage.folder_store import FolderStore
+
+VERDICT = {"format": 1, "passed": True, "kind": "first", "reasons": [], "champion": None}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return signing_key(tmp_path_factory.mktemp("keys"))
+
+
+def published(store: FolderStore, package: Path, key: SigningKey, version: int = 1, **changes: Any) -> Release:
+    facts: dict[str, Any] = {"name": "tiny", "version": version, "commit": "c" * 40, "created": "2026-11-24T00:00:00Z"}
+    return publish(store, package, VERDICT, **(facts | changes), key=key)
+
+
+def test_what_is_published_is_read_fetched_and_answers(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    release = published(store, package, key)
+    assert read_release(store, "tiny", 1, [key.public]) == release
+    place = fetch_release(store, release, tmp_path / "fetched")
+    assert Predictor(place).replay_golden() > 0
+    assert json.loads((place / "gate.json").read_text()) == VERDICT
+    assert (versions(store, "tiny"), names(store), verify_release(store, release)) == ([1], ["tiny"], [])
+
+
+def test_the_same_again_gives_the_same_bytes_and_another_one_is_refused(
+    store: FolderStore, package: Path, key: SigningKey
+) -> None:
+    first = published(store, package, key)
+    before = {entry.key: store.get(entry.key) for entry in store.list("")}
+    assert published(store, package, key) == first
+    assert {entry.key: store.get(entry.key) for entry in store.list("")} == before
+    with pytest.raises(StorageError, match="exists already"):
+        published(store, package, key, commit="d" * 40)
+
+
+def test_a_version_without_an_attestation_is_none(store: FolderStore, package: Path, key: SigningKey) -> None:
+    release = published(store, package, key)
+    store.delete(attestation_key("tiny", 1))
+    assert versions(store, "tiny") == []
+    with pytest.raises(MissingObjectError, match="no release tiny@v1; of tiny there is: none"):
+        read_release(store, "tiny", 1, [key.public])
+    assert published(store, package, key) == release
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "package.json", "gate.json", "vocabulary.parquet"])
+def test_damage_to_any_file_is_found_and_nothing_is_left_of_the_fetch(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path, file: str
+) -> None:
+    release = published(store, package, key)
+    path = store.local_file(release.key(file))
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damage in (lambda: path.write_bytes(content), path.unlink):
+        damage()
+        assert [file in problem for problem in verify_release(store, release)] == [True]
+        with pytest.raises((IntegrityError, MissingObjectError)):
+            fetch_release(store, release, tmp_path / "fetched")
+        assert not any((tmp_path / "fetched").iterdir())
+
+
+def test_a_fetched_folder_that_was_changed_is_fetched_again(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    release = published(store, package, key)
+    place = fetch_release(store, release, tmp_path)
+    (place / "model.onnx").write_bytes(b"x" * release.sizes["model.onnx"])
+    Predictor(fetch_release(store, release, tmp_path)).replay_golden()
+
+
+def test_an_attestation_of_another_version_or_signer_is_refused(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    published(store, package, key)
+    published(store, package, key, version=2)
+    moved = store.local_file(attestation_key("tiny", 2))
+    origin = store.local_file(attestation_key("tiny", 1))
+    assert moved is not None and origin is not None
+    moved.unlink()
+    shutil.copy(origin, moved)
+    with pytest.raises(IntegrityError, match="is that of tiny@v1"):
+        read_release(store, "tiny", 2, [key.public])
+    with pytest.raises(IntegrityError, match="no trusted key"):
+        read_release(store, "tiny", 1, [signing_key(tmp_path / "other").public])
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"subject": [], "predicate": {}}'])
+def test_a_signed_record_of_another_form_is_refused(store: FolderStore, key: SigningKey, payload: bytes) -> None:
+    envelope = sign(payload, PAYLOAD_TYPE, key)
+    place = Path(store.address.removeprefix("file://")) / attestation_key("tiny", 1)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(envelope)
+    with pytest.raises(IntegrityError, match="not of the form"):
+        read_release(store, "tiny", 1, [key.public])
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b"])
+def test_a_name_that_is_none_is_refused(store: FolderStore, name: str) -> None:
+    with pytest.raises(DataError, match="no name of a model"):
+        versions(store, name)
+
+
+def test_a_package_with_a_file_of_its_own_is_refused(package: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(package, tmp_path / "package")
+    (copy / "extra.bin").write_bytes(b"?")
+    with pytest.raises(IntegrityError, match=r"extra\.bin does not belong"):
+        Predictor(copy)
+
+
+def test_switches_are_a_log_and_the_last_one_is_live(store: FolderStore, package: Path, key: SigningKey) -> None:
+    releases = [published(store, package, key, version=number) for number in (1, 2)]
+    assert current(store, "tiny") is None
+    follower = PointerFollower(store, "tiny")
+    assert follower.latest() is None
+    for number, (release, kind) in enumerate(
+        zip([*releases, releases[0]], ["deploy", "deploy", "rollback"], strict=True)
+    ):
+        done = switch(store, "tiny", release, expected=number, kind=kind, who="me", why="a test")  # type: ignore[arg-type]
+        assert (current(store, "tiny"), follower.latest()) == (done, done)
+    assert [(one.number, one.version, one.previous) for one in history(store, "tiny")] == [
+        (1, 1, None),
+        (2, 2, 1),
+        (3, 1, 2),
+    ]
+
+
+def test_a_switch_on_an_older_state_changes_nothing(store: FolderStore, package: Path, key: SigningKey) -> None:
+    release = published(store, package, key)
+    switch(store, "tiny", release, expected=0, kind="deploy", who="first", why="")
+    with pytest.raises(SwitchConflictError, match="by first; nothing was changed"):
+        switch(store, "tiny", release, expected=0, kind="deploy", who="second", why="")
+    assert len(history(store, "tiny")) == 1
+
+
+def test_of_many_switches_at_once_exactly_one_wins(store: FolderStore, package: Path, key: SigningKey) -> None:
+    release = published(store, package, key)
+    start, won, lost = threading.Barrier(8), [], []
+
+    def one(number: int) -> None:
+        start.wait()
+        try:
+            won.append(switch(store, "tiny", release, expected=0, kind="deploy", who=str(number), why=""))
+        except SwitchConflictError:
+            lost.append(number)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(lost)) == (1, 7)
+    assert history(store, "tiny") == won
+
+
+def test_a_damaged_log_is_told(store: FolderStore, package: Path, key: SigningKey) -> None:
+    release = published(store, package, key)
+    for number in range(3):
+        switch(store, "tiny", release, expected=number, kind="deploy", who="", why="")
+    store.delete("releases/tiny/prod/00000002.json")
+    with pytest.raises(IntegrityError, match="a gap"):
+        history(store, "tiny")
+    last = store.local_file("releases/tiny/prod/00000003.json")
+    assert last is not None
+    last.unlink()
+    last.write_text("{}")
+    with pytest.raises(IntegrityError, match="damaged"):
+        current(store, "tiny")
+
+
+def test_a_candidate_is_proposed_read_and_withdrawn(store: FolderStore) -> None:
+    candidate = Candidate("tiny", 2, "a" * 64, "canary", 0.1, 2e9, "one")
+    assert read_candidate(store, "tiny") is None
+    propose(store, candidate)
+    assert read_candidate(store, "tiny") == candidate
+    propose(store, candidate._replace(share=2))
+    with pytest.raises(IntegrityError, match="no record of a candidate"):
+        read_candidate(store, "tiny")
+    withdraw(store, "tiny")
+    withdraw(store, "tiny")
+    assert read_candidate(store, "tiny") is None
+
+
+def test_who_loses_a_race_for_a_version_does_not_harm_the_winner(
+    store: FolderStore, package: Path, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = published(store, package, key)
+    # The loser looked before the winner's attestation was there.
+    monkeypatch.setattr(store, "size", lambda key: None)
+    with pytest.raises(StorageError, match="exists already"):
+        publish(store, package, VERDICT | {"reasons": ["another"]}, name="tiny", version=1, commit="d" * 40,
+                created="2026-11-24T00:00:00Z", key=key)  # fmt: skip
+    assert verify_release(store, winner) == []
