@@ -16,6 +16,23 @@ from components.evaluation.onnx_session import new_session
 from components.serving.package_folder import GOLDEN, MODEL, SIGNATURE, VOCABULARY, PackageFolder
 
 
+class Question(NamedTuple):
+    """One request.
+
+    Attributes:
+        history: Item ids as the source wrote them, oldest first. Unknown ones are passed over; of more than the model
+            reads, the newest count.
+        k: How many items.
+        exclude: Ids that must not be recommended; unknown ones change nothing.
+        exclude_seen: Leave out the items of the whole history.
+    """
+
+    history: Sequence[str]
+    k: int = 10
+    exclude: Sequence[str] = ()
+    exclude_seen: bool = True
+
+
 class Recommendation(NamedTuple):
     """One recommended item.
 
@@ -73,31 +90,49 @@ class Predictor:
         if signature["items"] != len(self._ids):
             raise IntegrityError(f"{folder}: the model scores {signature['items']} items, not {len(self._ids)}")
 
-    def recommend(self, history: Sequence[str], k: int = 10, *, exclude_seen: bool = True) -> Recommendations:
-        """The best items for a history.
-
-        Args:
-            history: Item ids as the source wrote them, oldest first. Unknown ones are passed over; of more than the
-                model reads, the newest count.
-            k: How many items.
-            exclude_seen: Leave out the items of the whole history.
+    def recommend(
+        self, history: Sequence[str], k: int = 10, *, exclude_seen: bool = True, exclude: Sequence[str] = ()
+    ) -> Recommendations:
+        """The best items for a history; see :class:`Question` for what is asked.
 
         Raises:
             DataError: ``k`` is less than 1.
+            IntegrityError: The model gives no finite scores.
         """
-        if k < 1:
-            raise DataError(f"k is {k}: there is nothing to recommend", "Ask for at least one item.")
-        known = [self._index[name] for name in history if name in self._index]
-        unknown = [name for name in history if name not in self._index]
-        scores = self._scores(known) if known else self._popularity.copy()
-        if exclude_seen:
+        return self.recommend_all([Question(history, k, exclude, exclude_seen)])[0]
+
+    def recommend_all(self, questions: Sequence[Question]) -> list[Recommendations]:
+        """The answers to several questions, with one run of the model for all of them.
+
+        A model whose activations are quantized as it runs shares a scale between the rows of one run: its answers
+        hang on what else is asked. Ask it one question at a time.
+
+        Raises:
+            DataError: A ``k`` is less than 1.
+            IntegrityError: The model gives no finite scores.
+        """
+        for question in questions:
+            if question.k < 1:
+                raise DataError(f"k is {question.k}: there is nothing to recommend", "Ask for at least one item.")
+        known = [[self._index[name] for name in question.history if name in self._index] for question in questions]
+        scores = iter(self._scores([read[-self._max_length :] for read in known if read]))
+        return [
+            self._answer(question, read, next(scores) if read else self._popularity.copy())
+            for question, read in zip(questions, known, strict=True)
+        ]
+
+    def _answer(self, question: Question, known: list[int], scores: np.ndarray) -> Recommendations:
+        """The best items of one question; writes into ``scores`` ``(items,)``."""
+        if not np.isfinite(scores.max()):
+            raise IntegrityError(f"{self._package.folder}: the model gives no finite scores", "Do not serve it.")
+        if question.exclude_seen:
             scores[known] = -np.inf
+        if question.exclude:
+            scores[[self._index[name] for name in question.exclude if name in self._index]] = -np.inf
+        unknown = [name for name in question.history if name not in self._index]
+        best = [item for item in _best(scores, question.k).tolist() if scores[item] > -np.inf]
         return Recommendations(
-            [
-                Recommendation(self._ids[item], self._titles[item], float(scores[item]))
-                for item in _best(scores, k)
-                if scores[item] > -np.inf
-            ],
+            [Recommendation(self._ids[item], self._titles[item], float(scores[item])) for item in best],
             unknown,
             from_popularity=not known,
         )
@@ -134,11 +169,16 @@ class Predictor:
                 )
         return len(golden["requests"])
 
-    def _scores(self, known: list[int]) -> np.ndarray:
-        """Scores ``(items,)`` of all items after a history of known ones."""
-        read = known[-self._max_length :]
-        feed = {"items": np.array([read], dtype=np.int64), "length": np.array([len(read)], dtype=np.int64)}
-        scores: np.ndarray = np.array(self._session.run(["scores"], feed)[0][0])
+    def _scores(self, histories: list[list[int]]) -> np.ndarray:
+        """Scores ``(histories, items)`` after histories of known items, none of them empty."""
+        if not histories:
+            return np.empty((0, len(self._ids)), np.float32)
+        lengths = [len(history) for history in histories]
+        items = np.zeros((len(histories), max(lengths)), np.int64)
+        for row, history in zip(items, histories, strict=True):
+            row[: len(history)] = history
+        feed = {"items": items, "length": np.array(lengths, dtype=np.int64)}
+        scores: np.ndarray = np.array(self._session.run(["scores"], feed)[0])
         return scores
 
 
