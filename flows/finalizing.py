@@ -1,0 +1,319 @@
+"""From a finished run to a registered version: verify, commit, push, read back, attest, tag, tell.
+
+Each step looks at what is there before it does anything, so that a run that was killed anywhere is finalized by doing
+it again: in the end there is one version, with the same digests. Never a tag before its bytes were read back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import IntegrityError, RecstillError, SettingsError, StorageError
+from components.settings.reading import PARAMS_FILE
+from components.storage.contract import MissingObjectError, ObjectStore
+from flows.locked_outputs import LOCK, lock_problems, workspace_problems
+from flows.repository import (
+    GitError,
+    changes,
+    git,
+    keys_of,
+    push,
+    push_remote,
+    pushed_refs,
+    require_pushed,
+    require_repository,
+    store_of,
+)
+from flows.run_branches import commit_of_lock, tip
+
+if TYPE_CHECKING:
+    from components.serving.releases import Release
+
+Say = Callable[[str], None]
+_SHOWN_KEY = 12
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is to become a version.
+
+    Attributes:
+        checkout: The user's checkout; its files are left alone.
+        worktree: Where the run was made, on a commit; only ``dvc.lock`` and ``params.yaml`` may differ from it.
+        scenario: What was run; the model has the same name.
+        key: What identifies the run: the same data and parameters have the same key, in hexadecimal digits.
+        verdict: Of the gate; becomes ``gate.json`` of the release.
+    """
+
+    checkout: Path
+    worktree: Path
+    scenario: str
+    key: str
+    verdict: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version.
+
+    Attributes:
+        name: Of the model.
+        version: Its number.
+        commit: Which holds the run's ``dvc.lock``.
+        attestation: SHA-256 of the signed attestation.
+        created: When the run was done, in ISO 8601, UTC.
+    """
+
+    name: str
+    version: int
+    commit: str
+    attestation: str
+    created: str
+
+
+@dataclass
+class Finalizing:
+    """A run on its way; what the steps have found out so far."""
+
+    run: FinishedRun
+    say: Say
+    store: ObjectStore
+    commit: str = ""
+    created: str = ""
+    release: Release | None = None
+    tag: str = ""
+
+    @property
+    def branch(self) -> str:
+        """The branch that keeps the run's lock."""
+        return f"recstill/{self.run.scenario}/{self.run.key[:_SHOWN_KEY]}"
+
+    @property
+    def registered(self) -> Registered:
+        """What the steps have made."""
+        if self.release is None:
+            raise RecstillError(f"the run of {self.run.scenario} is not attested yet")
+        one = self.release
+        return Registered(one.name, one.version, one.commit, one.attestation, one.created)
+
+
+def finalize(run: FinishedRun, say: Say) -> Registered:
+    """Make a version of a finished run. Doing it again, after a kill or an error, goes on where it stopped.
+
+    Raises:
+        RecstillError: A step cannot be done: a dirty tree, an unpushed commit, a remote or server that does not answer.
+            What is done so far is kept, and is nothing that anybody could take for a version unless it is one.
+    """
+    require_repository(run.checkout)
+    work = Finalizing(run, say, store_of(run.checkout))
+    for _, step in STEPS:
+        step(work)
+    return work.registered
+
+
+def verify_outputs(work: Finalizing) -> None:
+    """The worktree is clean but for the lock and the parameters, and its files are what the lock records."""
+    run = work.run
+    if found := changes(run.worktree, but=(LOCK, PARAMS_FILE)):
+        raise GitError(
+            f"{run.worktree} has changes that are in no commit: {', '.join(found[:3])}", "A run starts from a commit."
+        )
+    require_pushed(run.worktree, git(run.worktree, "rev-parse", "HEAD").strip())
+    if problems := workspace_problems(run.worktree, run.scenario) + lock_problems(run.worktree, run.scenario):
+        raise IntegrityError(
+            f"the run in {run.worktree} is not what its {LOCK} records: {'; '.join(problems[:3])}",
+            f"Run it again: `recstill run {run.scenario}`.",
+        )
+    work.say(f"the outputs are what {LOCK} records")
+
+
+def commit_lock(work: Finalizing) -> None:
+    """``dvc.lock`` and ``params.yaml`` on a branch of the run; no checked-out file and no index is touched."""
+    run, ref = work.run, f"refs/heads/{work.branch}"
+    there = tip(run.checkout, ref)
+    if there and (release := _release_of(work, there)):
+        # An earlier attempt has got as far as this: its lock counts, even if this one measured other times.
+        work.commit, work.release = there, release
+    else:
+        work.commit = commit_of_lock(run, work.branch)
+        if there != work.commit:
+            git(run.checkout, "update-ref", "-m", "recstill: a finished run", ref, work.commit)
+    seconds = int(git(run.checkout, "show", "-s", "--format=%ct", work.commit))
+    work.created = datetime.fromtimestamp(seconds, UTC).isoformat()
+    work.say(f"{LOCK} is in {work.commit[:_SHOWN_KEY]} on {work.branch}")
+
+
+def push_bytes(work: Finalizing) -> None:
+    """The outputs to DVC's remote."""
+    from flows.dvc_remote import push_scenario
+
+    if work.release is None:
+        push_scenario(work.run.worktree, work.run.scenario, work.say)
+
+
+def push_branch(work: Finalizing) -> None:
+    """The branch to git's remote, if there is one."""
+    remote, ref = push_remote(work.run.checkout), f"refs/heads/{work.branch}"
+    if remote is None:
+        work.say("the repository has no remote: the branch stays here")
+        return
+    # An older tip is of an attempt that became no version.
+    push(work.run.checkout, remote, f"+{work.commit}:{ref}")
+    if pushed_refs(work.run.checkout, remote, ref).get(ref) != work.commit:
+        raise GitError(f"{remote} has another {work.branch} than was pushed", "Run again.")
+    work.say(f"{work.branch} is at {remote}")
+
+
+def read_back(work: Finalizing) -> None:
+    """Every byte from DVC's remote, hashed; what is damaged there is written once more."""
+    from flows.dvc_remote import push_scenario, verify_pushed
+
+    run = work.run
+    problems = verify_pushed(run.worktree, run.scenario, work.commit)
+    if problems and work.release is None:
+        work.say(f"damaged or missing at the remote, written again: {'; '.join(problems[:3])}")
+        push_scenario(run.worktree, run.scenario, work.say, again=True)
+        problems = verify_pushed(run.worktree, run.scenario, work.commit)
+    if problems:
+        raise IntegrityError(
+            f"what was pushed cannot be read back: {'; '.join(problems[:3])}",
+            "Check the remote's storage; nothing was registered.",
+        )
+    work.say("every byte was read back from the remote")
+
+
+def attest(work: Finalizing) -> None:
+    """The release in the store: package, verdict, and the signed attestation last."""
+    from components.provenance.signing import TRUSTED_VARIABLE, signing_key, trusted_keys
+    from components.serving.releases import publish, verify_release, versions
+
+    run, name = work.run, work.run.scenario
+    key = signing_key(keys_of(run.checkout))
+    if key.public.id not in {one.id for one in trusted_keys(keys_of(run.checkout))}:
+        raise SettingsError(
+            f"the key that signs here, {key.public.id[:12]}, is not trusted: nobody could use the version",
+            f"Add its public key to {TRUSTED_VARIABLE}.",
+        )
+    package = run.worktree / "artifacts" / name / "package"
+    with _one_at_a_time(run.checkout):
+        work.release = work.release or _release_of(work, work.commit)
+        for attempt in range(_TRIES):
+            if work.release is not None:
+                break
+            _require_judged(run.verdict, package)
+            version = next_free(work, versions(work.store, name))
+            try:
+                work.release = publish(
+                    work.store,
+                    package,
+                    run.verdict,
+                    name=name,
+                    version=version,
+                    commit=work.commit,
+                    created=work.created,
+                    key=key,
+                )
+            except StorageError:
+                # Another checkout that shares the store may have taken the number meanwhile.
+                if version not in versions(work.store, name) or attempt == _TRIES - 1:
+                    raise
+    if work.release is not None and (problems := verify_release(work.store, work.release)):
+        raise IntegrityError(
+            f"the release cannot be read back: {'; '.join(problems[:3])}",
+            "Check the store; the version is not tagged, so nothing deploys it.",
+        )
+    work.say(f"{name}@v{work.registered.version} is attested: sha256:{work.registered.attestation}")
+
+
+def _require_judged(verdict: Mapping[str, Any], package: Path) -> None:
+    from components.serving.package_folder import RECORD
+    from components.storage.digests import file_digest
+
+    if verdict.get("passed") is not True:
+        raise IntegrityError("the gate has not let this run through", "Nothing was registered.")
+    if verdict.get("package") not in (None, file_digest(package / RECORD)):
+        raise IntegrityError("the gate's verdict is about another package than the run's", "Retrain again.")
+
+
+def next_free(work: Finalizing, taken: list[int]) -> int:
+    """The version that the run gets."""
+    from flows.registry import next_version
+
+    return next_version(work.run.checkout, work.run.scenario, taken)
+
+
+def tag_version(work: Finalizing) -> None:
+    """The GTO tag, whose message names the attestation."""
+    from flows.registry import register
+
+    one = work.registered
+    work.tag = register(work.run.checkout, one.name, one.version, one.commit, one.attestation)
+    work.say(f"tagged {work.tag}")
+
+
+def push_tag(work: Finalizing) -> None:
+    """The tag to git's remote, if there is one."""
+    from flows.registry import publish_tag
+
+    if publish_tag(work.run.checkout, work.tag):
+        work.say(f"{work.tag} is pushed")
+
+
+def announce(work: Finalizing) -> None:
+    """``recstill.model.registered`` to the Prefect server, if there is one."""
+    from flows.events import emit_registered
+
+    emit_registered(work.registered, work.say)
+
+
+STEPS: tuple[tuple[str, Callable[[Finalizing], None]], ...] = (
+    ("verify", verify_outputs),
+    ("commit", commit_lock),
+    ("push bytes", push_bytes),
+    ("push branch", push_branch),
+    ("read back", read_back),
+    ("attest", attest),
+    ("tag", tag_version),
+    ("push tag", push_tag),
+    ("tell", announce),
+)
+"""The steps in their order. A kill between any two, or within one, is mended by finalizing again."""
+
+
+def _release_of(work: Finalizing, commit: str) -> Release | None:
+    """The release that was made of a commit, newest first."""
+    from components.provenance.signing import trusted_keys
+    from components.serving.releases import read_release, versions
+
+    name = work.run.scenario
+    numbers = versions(work.store, name)
+    keys = trusted_keys(keys_of(work.run.checkout)) if numbers else ()
+    for version in sorted(numbers, reverse=True):
+        try:
+            release = read_release(work.store, name, version, keys)
+        except (IntegrityError, MissingObjectError):  # a damaged release is nobody's
+            continue
+        if release.commit == commit:
+            return release
+    return None
+
+
+@contextmanager
+def _one_at_a_time(checkout: Path) -> Iterator[None]:
+    """Versions of this checkout are numbered one after the other; the lock ends with the process."""
+    path = checkout / ".recstill" / "registry.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,182 @@
+"""What is live: switching the pointer, going back, and the stage tags that show it in git.
+
+The pointer in the store decides; a switch is one conditional write. Everything else follows from it and can be made
+again. Order is by the switches' numbers and never by their times, since clocks jump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from components.errors import IntegrityError, RecstillError
+from components.storage.contract import MissingObjectError, ObjectStore
+from flows.repository import is_repository, keys_of, store_of, without_credentials
+
+if TYPE_CHECKING:
+    from components.serving.pointer import Switch
+    from components.serving.releases import Release
+
+Say = Callable[[str], None]
+_PROBLEMS_SHOWN = 3
+
+
+class DeploymentError(RecstillError):
+    """What is live stays as it is, and this says why."""
+
+
+def release_of(root: Path, store: ObjectStore, name: str, version: int) -> Release:
+    """A release whose signature is of a trusted key.
+
+    Raises:
+        DeploymentError: There is no such release, or its signature is of nobody who is trusted.
+    """
+    from components.provenance.signing import trusted_keys
+    from components.serving.releases import read_release, versions
+
+    try:
+        return read_release(store, name, version, trusted_keys(keys_of(root)))
+    except MissingObjectError:
+        known = versions(store, name)
+        there = f"there are {', '.join(f'v{one}' for one in known[-5:])}" if known else "there is none of that name"
+        raise DeploymentError(
+            f"{name}@v{version} is not in {without_credentials(store.address)}: {there}",
+            f"`recstill versions {name}` lists what can be deployed; RECSTILL_STORE says which store.",
+        ) from None
+    except IntegrityError as error:
+        raise DeploymentError(f"{name}@v{version} is refused: {error.message}", error.remedy) from None
+
+
+def switch_to(
+    store: ObjectStore, release: Release, *, expected: int, kind: Literal["deploy", "rollback"], who: str, why: str
+) -> Switch:
+    """Switch the pointer, if nobody else has since ``expected`` was read.
+
+    Raises:
+        DeploymentError: Somebody has.
+    """
+    from components.serving.pointer import SwitchConflictError, current, switch
+
+    try:
+        return switch(store, release.name, release, expected=expected, kind=kind, who=who, why=why)
+    except SwitchConflictError:
+        live = current(store, release.name)
+        other = f"v{live.version} is live, by {live.who} at {live.at}" if live else "somebody switched"
+        raise DeploymentError(
+            f"another switch of {release.name} was faster than that to v{release.version}: {other}",
+            f"Look at it (`recstill versions {release.name}`), then decide again; nothing was changed.",
+        ) from None
+
+
+def before(history: Sequence[Switch]) -> int | None:
+    """The version that a rollback goes back to: what was live before what is live, as one undo after the other.
+
+    Deployments pile up and rollbacks take from the pile, so that two rollbacks go back two versions instead of to and
+    fro. None when there is nothing below.
+    """
+    pile: list[int] = []
+    for one in history:
+        if one.kind == "rollback" and one.version in pile:
+            while pile[-1] != one.version:
+                pile.pop()
+        elif not pile or pile[-1] != one.version:
+            pile.append(one.version)
+    return pile[-2] if len(pile) > 1 else None
+
+
+def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say: Say) -> Switch:
+    """Switch back to a version that was live before, once its signature and every byte of it in the store are checked.
+
+    Args:
+        root: The checkout.
+        name: Of the model.
+        to: A version that was live once; None: the one before that which is live.
+        who: Who does it.
+        why: The reason.
+        say: Takes lines for whoever watches.
+
+    Raises:
+        DeploymentError: There is nothing to go back to, it does not verify, or somebody switched meanwhile.
+    """
+    from components.serving.candidate import withdraw
+    from components.serving.pointer import history
+    from components.serving.releases import verify_release
+
+    store = store_of(root)
+    switches = history(store, name)
+    if not switches:
+        raise DeploymentError(
+            f"no version of {name!r} has ever been live in {without_credentials(store.address)}",
+            f"`recstill deploy {name}` deploys the newest.",
+        )
+    live = switches[-1]
+    been = {one.version for one in switches}
+    target = to if to is not None else before(switches)
+    if target is None:
+        raise DeploymentError(
+            f"there is nothing to go back to: of {name} only v{live.version} was ever live",
+            f"`recstill deploy {name}@vN` deploys another version.",
+        )
+    if target == live.version:
+        raise DeploymentError(f"{name}@v{target} is live already", f"`recstill versions {name}` lists the others.")
+    if target not in been:
+        raise DeploymentError(
+            f"{name}@v{target} was never live: a rollback checks no answers and no speed",
+            f"`recstill deploy {name}@v{target}` does.",
+        )
+    release = release_of(root, store, name, target)
+    if problems := verify_release(store, release):
+        others = sorted(been - {live.version, target})
+        remedy = (
+            f"Others that were live: {', '.join(f'v{one}' for one in others)} (--to)." if others else "Deploy another."
+        )
+        raise DeploymentError(f"{name}@v{target} cannot be served: {'; '.join(problems[:_PROBLEMS_SHOWN])}", remedy)
+    switched = switch_to(store, release, expected=live.number, kind="rollback", who=who, why=why)
+    try:
+        withdraw(store, name)  # whoever goes back wants nothing tried either
+    except RecstillError as error:
+        say(f"a trial may still run: {error.message}")
+    return switched
+
+
+def mark_stage(root: Path, store: ObjectStore, name: str, say: Say, *, seconds: float = 20.0) -> None:
+    """Make the stage tag of what is live, and push it. What cannot be done now, the next switch does.
+
+    Args:
+        root: The checkout. Outside of a repository there is nothing to do.
+        store: What is live, it knows.
+        name: Of the model.
+        say: Takes a line for whoever watches.
+        seconds: How long git's remote is waited for.
+    """
+    from components.serving.pointer import current
+    from flows.registry import STAGE, assign, fetch_tags, newest_stage_tag, publish_tag, registered
+
+    live = current(store, name)
+    if live is None or not is_repository(root):
+        return
+    try:
+        if live.version not in registered(root, name):
+            fetch_tags(root, name, seconds=seconds)
+        message = f"{name}@v{live.version} is {STAGE}: {live.kind} by {live.who}\n\n{live.why}\n"
+        if tag := assign(root, name, live.version, message):
+            say(f"tagged {tag}")
+        if newest := newest_stage_tag(root, name):
+            publish_tag(root, newest, seconds=seconds)
+    except RecstillError as error:
+        say(f"git does not show yet what is live; the next switch mends that: {error.message}")
+
+
+def tell_switch(store: ObjectStore, switch: Switch, say: Say) -> None:
+    """Tell the Prefect server, if there is one, of a switch; its silence undoes nothing."""
+    from flows.events import DEPLOYED, ROLLED_BACK, emit
+
+    fields = ("version", "previous", "number", "attestation", "who", "why", "at")
+    payload = {field: getattr(switch, field) for field in fields}
+    event = DEPLOYED if switch.kind == "deploy" else ROLLED_BACK
+    key = f"{without_credentials(store.address)}:{switch.number}:{switch.attestation}"
+    try:
+        emit(event, switch.name, payload, key=key)
+    except RecstillError as error:
+        say(error.message)
