@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from components.networks.building import write_network
 from components.networks.ensemble import TEACHER_FILE, teacher_digest
@@ -12,6 +13,7 @@ from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder, write_json
 from components.training.members import TeacherTraining, train_members
+from components.training.warm_start import earlier_teacher
 
 
 def work(workspace: Workspace) -> None:
@@ -27,6 +29,7 @@ def work(workspace: Workspace) -> None:
             seed=workspace.value("seed"),
             scratch=scratch,
             scenario=workspace.scenario,
+            earlier=_earlier(settings, scratch),
         )
         members = train_members(training)
         if not members[0].result.leads:
@@ -41,6 +44,13 @@ def work(workspace: Workspace) -> None:
     write_training(workspace, "train_teacher", networks, results, started, members=len(members))
     for result in results:
         print(f"{result.name}: best validation NDCG@10 {result.best:.4f} in {result.epochs} epochs")
+
+
+def _earlier(settings: TeacherSettings, scratch: Path) -> Path | None:
+    if settings.warm_start is None:
+        return None
+    print(f"starting from teacher {settings.warm_start[:12]}", flush=True)
+    return earlier_teacher(settings.warm_start, settings.members, scratch / "earlier")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C lies at the bottom of ``error``: a library that is interrupted may fail again while it cleans up."""
+    """Whether Ctrl-C lies at the bottom of it: a library that is interrupted may fail again while it cleans up."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -26,6 +26,7 @@ from components.settings.training import TrainerSettings
 from components.storage.atomic import new_folder
 from components.tasks.building import task_of
 from components.training.fitting import FitResult, fit, initial_network
+from components.training.warm_start import start_from
 
 _TRAINED = "trained"
 
@@ -42,6 +43,7 @@ class TeacherTraining:
         seed: Of the teacher; the members' seeds are made from it.
         scratch: Folder for what an interrupted training goes on from; the caller deletes it in the end.
         scenario: Named in errors.
+        earlier: Folder of the teacher to start from; None: start anew.
     """
 
     dataset: Path
@@ -51,6 +53,7 @@ class TeacherTraining:
     seed: int
     scratch: Path
     scenario: str
+    earlier: Path | None = None
 
 
 class TrainedMember(NamedTuple):
@@ -94,6 +97,8 @@ def _train_member(training: TeacherTraining, number: int, threads: int, *, plain
     task = task_of(training.task, read_dataset(training.dataset), settings.network.max_length)
     seed = member_seed(training.seed, number)
     network = initial_network(settings.network, task.outcomes, seed)
+    if training.earlier is not None:
+        start_from(network, training.earlier, number, task.dataset.catalogue["id"].to_list())
     result = fit(
         network,
         task,

@@ -1,0 +1,96 @@
+"""A teacher that starts from the weights of an earlier one, item rows matched by item id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from components.errors import IntegrityError, SettingsError
+from components.networks.building import network_of, read_network
+from components.networks.contract import PredictionNetwork
+from components.networks.ensemble import member_folders, teacher_digest
+from components.storage.atomic import read_json
+from components.storage.object_store import open_store
+from components.training.teacher_store import ITEMS_FILE, fetch_teacher
+
+_REMEDY = "Take teacher.warm_start out of params.yaml (retraining.warm_start: false), or keep the teacher's shape."
+
+
+def earlier_teacher(digest: str, members: int, folder: Path) -> Path:
+    """Fetch the teacher to start from out of the store, and check that it is the one that was named.
+
+    Args:
+        digest: ``teacher.warm_start``.
+        members: Of the teacher that is to be trained.
+        folder: Where it goes.
+
+    Raises:
+        SettingsError: It has fewer members.
+        DataError: The store has no such teacher.
+        IntegrityError: It is damaged, or another one.
+        StorageError: The store cannot be read.
+    """
+    fetch_teacher(open_store(), digest, folder)
+    if teacher_digest(folder) != digest:
+        raise IntegrityError(f"what the store holds as teacher {digest[:12]} is another one", _REMEDY)
+    there = len(member_folders(folder))
+    if there < members:
+        raise SettingsError(
+            f"teacher.warm_start names a teacher with fewer members: {there}, and {members} are to be trained",
+            _REMEDY,
+        )
+    return folder
+
+
+def start_from(network: PredictionNetwork, earlier: Path, number: int, items: Sequence[str]) -> None:
+    """Give a new network the weights of an earlier teacher's member; rows of items that it did not know stay.
+
+    Args:
+        network: Freshly initialised; changed in place.
+        earlier: Folder of the earlier teacher.
+        number: Which member.
+        items: ``(K,)`` ids of the new network's items in the order of its rows.
+
+    Raises:
+        SettingsError: The networks differ in more than their items.
+        IntegrityError: The earlier one is damaged.
+    """
+    old = read_network(earlier / f"member-{number}")
+    ids = read_json(earlier / ITEMS_FILE)
+    if len(ids) != old.outcomes:
+        raise IntegrityError(f"{earlier} has {old.outcomes:,} item rows and {len(ids):,} item ids", _REMEDY)
+    ours, theirs = _shape(network), _shape(old)
+    if ours != theirs:
+        differences = ", ".join(
+            f"{key} {theirs.get(key)} there and {ours.get(key)} here"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        )
+        raise SettingsError(f"teacher.warm_start names a teacher of another shape: {differences}", _REMEDY)
+    place = {name: row for row, name in enumerate(ids)}
+    known = [(row, place[name]) for row, name in enumerate(items) if name in place]
+    rows, sources = (
+        torch.tensor(column, dtype=torch.long) for column in (zip(*known, strict=True) if known else ((), ()))
+    )
+    weights, before = network.state_dict(), old.state_dict()
+    tables = _item_tables(network)
+    for name, tensor in weights.items():
+        if name in tables:
+            tensor[rows] = before[name][sources]
+        else:
+            tensor.copy_(before[name])
+    network.load_state_dict(weights)
+
+
+def _item_tables(network: PredictionNetwork) -> set[str]:
+    """Names of the tensors that have a row an item: those that grow with the catalogue, whatever their length is."""
+    with torch.device("meta"):
+        grown = network_of({**network.record(), "items": network.outcomes + 1}).state_dict()
+    return {name for name, tensor in network.state_dict().items() if grown[name].shape != tensor.shape}
+
+
+def _shape(network: PredictionNetwork) -> dict[str, object]:
+    # Dropout has no weights.
+    return {key: value for key, value in network.record().items() if key not in ("items", "dropout")}

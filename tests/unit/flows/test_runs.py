@@ -1,0 +1,56 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.errors import IntegrityError
+from components.storage.folder_store import FolderStore
+from flows.runs import RunRecord, claim_run, read_run, write_run
+
+RECORD = RunRecord(
+    name="shop",
+    key="a" * 64,
+    status="passed",
+    dataset="d" * 64,
+    commit="c" * 40,
+    changes=("scenarios.shop.source.as_of='2026-01-01T00:00:00Z'",),
+    champion=2,
+    verdict={"passed": True, "reasons": []},
+)
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert read_run(store, "shop", "a" * 64) is None
+    assert claim_run(store, RECORD) == RECORD == read_run(store, "shop", "a" * 64)
+    ended = replace(RECORD, status="registered", version=3, attestation="e" * 64)
+    write_run(store, ended)
+    assert read_run(store, "shop", "a" * 64) == ended
+
+
+def test_of_two_that_race_both_go_on_with_the_first_ones_record(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    claim_run(store, RECORD)
+    assert claim_run(store, replace(RECORD, champion=5, changes=())) == RECORD
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": 2}', b"\xff"])
+def test_a_damaged_record_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "runs" / "shop" / f"{'a' * 64}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="no record of a run"):
+        read_run(FolderStore(tmp_path), "shop", "a" * 64)
+
+
+def test_a_record_under_another_name_is_not_taken(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    write_run(store, RECORD)
+    (tmp_path / "runs" / "shop" / f"{'a' * 64}.json").rename(tmp_path / "runs" / "shop" / f"{'b' * 64}.json")
+    with pytest.raises(IntegrityError):
+        read_run(store, "shop", "b" * 64)
+
+
+def test_a_refusal_has_its_reasons() -> None:
+    refused = replace(RECORD, status="refused", verdict={"passed": False, "reasons": ["quality: worse"]})
+    assert refused.reasons == ["quality: worse"]
