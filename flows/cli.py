@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from components.errors import RecstillError
-from flows import soft_labels_cli, store_cli
+from flows import (
+    audit_cli,
+    deploy_cli,
+    retrain_cli,
+    schedule_cli,
+    serving_cli,
+    soft_labels_cli,
+    stack_cli,
+    store_cli,
+)
 
 if TYPE_CHECKING:
     from flows.graph import Stage, StageResult
@@ -116,6 +125,10 @@ def predict(
     Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
 
 
+for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli):
+    commands.register(app)
+
+
 def _compressed(
     root: Path, scenario: str, stages: Sequence[Stage], chosen: Sequence[Stage], force: bool
 ) -> list[StageResult]:
@@ -135,7 +148,7 @@ def _compressed(
 
 def _checkout() -> Path:
     """The root of the checkout, as the current folder: stages are run from there."""
-    from flows.graph import enter_checkout
+    from flows.repository import enter_checkout
 
     # `python` in dvc.yaml shall be the interpreter that runs this command, activated or not.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -15,21 +15,26 @@ from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import RecstillError
+from flows.artifacts import publish_results
 from flows.console import Console
 from flows.graph import Stage, StageResult, reproduce, scenario_stages
+from flows.run_names import dated
+from flows.slots import stage_slots
 
 
 @task(task_run_name="{address}", cache_policy=NO_CACHE, persist_result=False)
 def bring_up_to_date(root: str, address: str, description: str, force: bool, beside_others: bool) -> StageResult:
     """Bring one stage up to date through DVC, which decides whether it has to run.
 
+    With a Prefect server it waits for its slots: one stage never twice at once, one stage at a time on the GPU.
     A stage's error ends as a failed state with its message: what a user can mend needs no traceback.
     """
     console = Console()
-    console.begins(address, description)
-    started = time.time()
     try:
-        outcome, own_seconds = reproduce(Path(root), address, force=force, plain_progress=beside_others)
+        with stage_slots(Path(root), address):
+            console.begins(address, description)
+            started = time.time()
+            outcome, own_seconds = reproduce(Path(root), address, force=force, plain_progress=beside_others)
     except RecstillError as error:
         console.fails(address)
         return Failed(message=str(error))  # type: ignore[return-value]  # Prefect takes a state for a result
@@ -41,7 +46,7 @@ def bring_up_to_date(root: str, address: str, description: str, force: bool, bes
 _AT_ONCE: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_count())
 
 
-@flow(flow_run_name="{scenario}", task_runner=_AT_ONCE, persist_result=False)  # type: ignore[arg-type]
+@flow(flow_run_name=dated("scenario"), task_runner=_AT_ONCE, persist_result=False)  # type: ignore[arg-type]
 def compress(root: str, scenario: str, addresses: list[str], force: bool = False) -> list[StageResult]:
     """Run stages of one scenario, each as soon as the stages that it reads from are done.
 
@@ -70,6 +75,7 @@ def compress(root: str, scenario: str, addresses: list[str], force: bool = False
     failed = [address for address, state in states.items() if state.is_failed()]
     if failed:
         return Failed(message="\n".join(f"{address}: {states[address].message}" for address in failed))  # type: ignore[return-value]
+    publish_results(scenario, Path(root) / "artifacts" / scenario / "report")
     return [state.result() for state in states.values()]
 
 

@@ -4,7 +4,7 @@ The only module that touches DVC's internal API (DVC 3.67 is pinned for that rea
 to run and records what it made; whoever calls ``reproduce`` decides when.
 
 The checkout has to be the current folder of the process, since DVC resolves addresses and ``.gitignore`` against that:
-``enter_checkout`` sees to it.
+``flows.repository.enter_checkout`` sees to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -72,22 +71,6 @@ class StageResult:
 
 class StageError(RecstillError):
     """A stage ended with an error of its own, which it has already explained."""
-
-
-def enter_checkout() -> Path:
-    """Make the nearest folder at or above the current one that holds a ``dvc.yaml`` the current folder.
-
-    Raises:
-        RecstillError: There is none.
-    """
-    start = Path.cwd()
-    for folder in (start, *start.parents):
-        if (folder / "dvc.yaml").is_file():
-            os.chdir(folder)
-            return folder
-    raise RecstillError(
-        f"{start} is not in a checkout: there is no dvc.yaml", "Change into the checkout and try again."
-    )
 
 
 def scenario_stages(root: Path, scenario: str) -> list[Stage]:

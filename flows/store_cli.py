@@ -138,7 +138,7 @@ def _require_unharmed(store: ObjectStore, deleted: list[Unreachable]) -> None:
 
 def _opened() -> tuple[Path, ObjectStore]:
     from components.storage.object_store import open_store
-    from flows.graph import enter_checkout
+    from flows.repository import enter_checkout
 
     root = enter_checkout()
     return root, open_store()
