@@ -52,6 +52,9 @@ def schedule(
     `prefect worker start --pool recstill`. Without --cron and --every retraining is started by hand. Run it again to
     change something.
     """
+    from flows.running import prefer_quiet_prefect
+
+    prefer_quiet_prefect()  # before Prefect is imported, and here alone: `recstill up` hands its variables down
     from flows import deployments
     from flows.console import Console
     from flows.params import read_params
@@ -99,12 +102,8 @@ def checked_cron(option: str, text: str) -> str:
     Raises:
         SettingsError: It is none.
     """
-    from pydantic import ValidationError
-
-    from flows.running import prefer_quiet_prefect
-
-    prefer_quiet_prefect()
     from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
 
     try:
         CronSchedule(cron=text)

@@ -158,7 +158,7 @@ def prefect_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> I
             [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
             cwd=folder,
             env={
-                **os.environ,
+                **_talkative(),
                 **client,
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
                 "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
@@ -186,7 +186,7 @@ def prefect_worker(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Ca
 
     def start(pool: str, folder: Path, environment: Mapping[str, str] | None = None) -> Worker:
         complete = {
-            **os.environ,
+            **_talkative(),
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             **prefect_server.environment,
             **(environment or {}),
@@ -203,6 +203,12 @@ def prefect_worker(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Ca
 def fresh(tmp_path: Path) -> Checkout:
     """A checkout in which nothing has run."""
     return new_checkout(tmp_path)
+
+
+def _talkative() -> dict[str, str]:
+    """This environment, without the quiet that commands under test may have asked Prefect for in this process."""
+    quiet = ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL")
+    return {name: value for name, value in os.environ.items() if name not in quiet}
 
 
 def _run(*command: str) -> None:
