@@ -7,8 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow, get_run_logger
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
@@ -19,6 +18,7 @@ from components.errors import RecstillError
 from flows.console import Console
 from flows.promoting import Approval, Order, bring_live
 from flows.repository import enter_checkout
+from flows.steps import as_task
 from flows.switching import DeploymentError
 from flows.trial_run import planned
 
@@ -84,29 +84,11 @@ def deploy(
     say: Callable[[str], None] = log.info if log.isEnabledFor(logging.INFO) else Console().say
     try:
         order = Order(name, version, attestation, planned(mode, share, seconds, service), who or "", why)
-        done = bring_live(enter_checkout(), order, say, step=_as_task, ask=_asked if approval else None)
+        done = bring_live(enter_checkout(), order, say, step=as_task, ask=_asked if approval else None)
     except RecstillError as error:
         return Failed(message=str(error))  # type: ignore[return-value]  # Prefect takes a state for a result
     record = {"name": done.name, "version": done.version, "switched": done.switched, "text": done.text}
     return Completed(message=done.text, data=record)  # type: ignore[return-value]
-
-
-def _as_task(title: str, work: Callable[[], Any]) -> Any:
-    """Run a step as a task; what a user can mend ends it without a traceback."""
-    failure: list[RecstillError] = []
-
-    @task(name=title, cache_policy=NO_CACHE, persist_result=False)
-    def step() -> Any:
-        try:
-            return work()
-        except RecstillError as error:
-            failure.append(error)
-            return Failed(message=str(error))
-
-    state = step(return_state=True)
-    if failure:
-        raise failure[0]
-    return state.result()
 
 
 def _asked(release: Release, checked: Checked) -> Approval:
