@@ -16,6 +16,7 @@ from components.errors import RecstillError
 from flows import (
     audit_cli,
     deploy_cli,
+    reproduce_cli,
     retrain_cli,
     schedule_cli,
     serving_cli,
@@ -125,7 +126,7 @@ def predict(
     Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
 
 
-for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli):
+for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli, reproduce_cli):
     commands.register(app)
 
 

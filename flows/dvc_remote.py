@@ -186,6 +186,12 @@ def shared_cache(main_root: Path, worktree: Path) -> None:
         settings["cache"] = {**(local.get("cache") or {}), "dir": str(Path(cache).parent.parent)}
 
 
+def own_cache(worktree: Path) -> None:
+    """Let a worktree use a cache (and a run cache) of its own, below itself, whatever the configuration says."""
+    with _opened(worktree) as repo, repo.config.edit("local") as settings:
+        settings["cache"] = {"dir": str(worktree.resolve() / ".dvc" / "cache")}
+
+
 class _Remote(NamedTuple):
     address: str
     odb: Any

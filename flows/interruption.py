@@ -23,11 +23,12 @@ _DVC_SECONDS = 0.5
 
 
 @contextmanager
-def prompt_end(first: Callable[[], None] | None = None) -> Iterator[None]:
+def prompt_end(first: Callable[[], None] | None = None, last: Callable[[], None] | None = None) -> Iterator[None]:
     """Within the block SIGINT and SIGTERM end all child processes, then this one, with exit status 130 or 143.
 
     Args:
         first: What is done before.
+        last: What is done when the children have ended.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -37,7 +38,7 @@ def prompt_end(first: Callable[[], None] | None = None) -> Iterator[None]:
             # Whatever goes wrong there: nobody could interrupt a second time.
             with contextlib.suppress(Exception):
                 first()
-        _end(number)
+        _end(number, last)
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -47,7 +48,7 @@ def prompt_end(first: Callable[[], None] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(number: int) -> None:
+def _end(number: int, last: Callable[[], None] | None) -> None:
     children = psutil.Process().children(recursive=True)
     if number == signal.SIGTERM:  # a terminal sends its SIGINT to the children itself
         for child in children:
@@ -56,6 +57,9 @@ def _end(number: int) -> None:
     for child in stuck:
         _quietly(child, signal.SIGKILL)
     time.sleep(_DVC_SECONDS)
+    if last is not None:
+        with contextlib.suppress(Exception):
+            last()
     sys.stdout.flush()
     message = "\ninterrupted; nothing half-written is left, run the same command again to go on\n"
     os.write(sys.stderr.fileno(), message.encode())

@@ -151,6 +151,33 @@ def open_worktree(checkout: Path, scenario: str, commit: str) -> Path:
     return tree
 
 
+def scratch_worktree(checkout: Path, path: Path, commit: str) -> Path:
+    """A worktree of a commit in which nothing was ever run, over whatever an earlier one has left in its place.
+
+    Args:
+        checkout: The user's checkout, which is not touched.
+        path: Where it is to lie, in a folder that git ignores. The caller sees to it that nobody else uses it.
+        commit: 40 hexadecimal digits.
+
+    Returns:
+        The folder of it that corresponds to the checkout.
+
+    Raises:
+        GitError: Git refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(checkout):
+        _discard(checkout, path)
+        git(checkout, "worktree", "add", "--quiet", "--detach", str(path), commit, seconds=_BRANCH_PATIENCE)
+    return path / git(checkout, "rev-parse", "--show-prefix").strip()
+
+
+def remove_worktree(checkout: Path, path: Path) -> None:
+    """Remove a worktree and all that lies in it; one that is not there is no error."""
+    with _one_at_a_time(checkout):
+        _discard(checkout, path)
+
+
 def bring_source(checkout: Path, tree: Path, path: str) -> None:
     """Let the worktree see files of a source that lie in the checkout and are in no commit, as they are now.
 
@@ -203,12 +230,18 @@ def sort_lock(tree: Path) -> None:
 
 
 @contextmanager
-def working_in(checkout: Path, tree: Path) -> Iterator[None]:
-    """Within the block the worktree is the current folder, and its stages use the checkout's store and interpreter."""
+def working_in(checkout: Path, tree: Path, store: str | None = None) -> Iterator[None]:
+    """Within the block the worktree is the current folder, and its stages use the checkout's store and interpreter.
+
+    Args:
+        checkout: The user's checkout.
+        tree: The worktree.
+        store: Address of another store than the checkout's.
+    """
     before = Path.cwd()
     with _environment(
         {
-            STORE_VARIABLE: store_of(checkout).address,
+            STORE_VARIABLE: store or store_of(checkout).address,
             # `python` in dvc.yaml shall be the interpreter that runs this, activated or not.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "DVC_NO_ANALYTICS": "1",
