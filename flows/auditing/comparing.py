@@ -16,8 +16,8 @@ from flows.locked_outputs import file_md5
 Verdict = Literal["identical", "measured", "same values", "other bytes", "other figures", "missing", "unknown"]
 """Of one file. ``measured``: differs in times and memory only. ``same values``: tables or tensors of equal content."""
 
-# What is measured anew at every run, by the last part of a figure's name, or any part of it.
-_MEASURED = re.compile(r"(^|_)(seconds|ms|mib)$|^(throughput|latency_ratio)$")
+# What is measured anew at every run, by the end of the last part of a figure's name; and all below `cost`.
+_MEASURED = re.compile(r"(^|_)(seconds|ms|mib|throughput|latency_ratio)$")
 _COST = "cost"
 _RENDERED = {".html", ".md", ".svg", ".png"}
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
