@@ -131,14 +131,20 @@ def _copy(content: bytes | Path, path: Path, sha256: str) -> bool:
 
 def _files(folder: Path, prefix: str, hidden: bool) -> list[StoredObject]:
     """Files whose key begins with ``prefix``, sorted by key: those whose names begin with a dot, or the others."""
-    found = []
-    for path in folder.rglob("*"):
-        key = path.relative_to(folder).as_posix()
-        if not key.startswith(prefix) or path.name.startswith(".") != hidden:
-            continue
-        # Another process may remove a file at any time.
-        with contextlib.suppress(FileNotFoundError):
-            state = path.stat()
-            if stat.S_ISREG(state.st_mode):
-                found.append(StoredObject(key, state.st_size, state.st_mtime))
+    found: list[StoredObject] = []
+    above = prefix.split("/")[:-1]
+    if not all(part.strip(".") for part in above):  # no key begins so
+        return found
+    # Only what the prefix can be in is walked: a store may hold a hundred thousand files of another kind.
+    for place, _, names in os.walk(folder.joinpath(*above)):
+        for name in names:
+            path = Path(place, name)
+            key = path.relative_to(folder).as_posix()
+            if not key.startswith(prefix) or name.startswith(".") != hidden:
+                continue
+            # Another process may remove a file at any time.
+            with contextlib.suppress(FileNotFoundError):
+                state = path.stat()
+                if stat.S_ISREG(state.st_mode):
+                    found.append(StoredObject(key, state.st_size, state.st_mtime))
     return sorted(found)

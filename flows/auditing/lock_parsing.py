@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from components.errors import IntegrityError
+from components.provenance.stage_run import entry_id
 from components.settings.reading import PARAMS_FILE
-from components.storage.digests import record_digest
 
 ARTIFACTS = "artifacts/"
 # A plain word that YAML takes for text: it begins with a letter, and is none of the words with a meaning.
@@ -114,8 +114,7 @@ class StageRun:
     @cached_property
     def entry(self) -> str:
         """What names the record: SHA-256 over command, dependencies, parameters and outputs."""
-        record = self.record
-        return record_digest({part: record.get(part) for part in ("cmd", "deps", "params", "outs")})
+        return entry_id(self.record)
 
     @cached_property
     def deps(self) -> tuple[FileEntry, ...]:

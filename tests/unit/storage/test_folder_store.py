@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -132,3 +134,24 @@ def test_a_store_where_a_file_is_in_the_way_says_so(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StorageError, match="cannot be written"):
         FolderStore(tmp_path / "store").put("a/b", b"", digest(b""))
+
+
+def test_a_listing_walks_no_folder_that_its_prefix_cannot_be_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path)
+    for key in ("a/b/1", "a/bc/2", "d/3"):
+        store.put(key, b"x", digest(b"x"))
+    walked: list[str] = []
+    walk = os.walk
+
+    def watched(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for one in walk(top):
+            walked.append(one[0])
+            yield one
+
+    monkeypatch.setattr("components.storage.folder_store.os.walk", watched)
+    assert [entry.key for entry in store.list("a/b")] == ["a/b/1", "a/bc/2"]
+    assert str(tmp_path / "d") not in walked
+    for prefix in ("nothing/", "/etc/", "../", "a/../", "//"):
+        assert list(store.list(prefix)) == []
