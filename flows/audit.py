@@ -20,6 +20,7 @@ from flows.dvc_remote import verify_pushed
 from flows.registry import registered
 from flows.repository import GitError, git, is_repository, keys_of, store_of
 from flows.run_names import dated
+from flows.trust import trusted
 
 
 class Finding(NamedTuple):
@@ -81,7 +82,7 @@ def survey(root: Path, say: Callable[[Finding], None] = lambda _: None) -> list[
     found: list[Finding] = []
     for name in names(store):
         # What was made live or tagged and has no release any more is missing, not unknown.
-        expected = {*versions(store, name), *(one.version for one in history(store, name))}
+        expected = {*versions(store, name), *(one.version for one in history(store, name, trusted(root)))}
         if is_repository(root):
             expected |= set(registered(root, name))
         for version in sorted(expected):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import IntegrityError, RecstillError, SettingsError, StorageError
+from components.errors import IntegrityError, RecstillError, StorageError
 from components.settings.reading import PARAMS_FILE
 from components.storage.contract import MissingObjectError, ObjectStore
 from flows.locked_outputs import LOCK, lock_problems, workspace_problems
@@ -32,6 +32,7 @@ from flows.repository import (
     store_of,
 )
 from flows.run_branches import commit_of_lock, tip
+from flows.trust import signer
 
 if TYPE_CHECKING:
     from components.serving.releases import Release
@@ -192,16 +193,10 @@ def read_back(work: Finalizing) -> None:
 
 def attest(work: Finalizing) -> None:
     """The release in the store: package, verdict, and the signed attestation last."""
-    from components.provenance.signing import TRUSTED_VARIABLE, signing_key, trusted_keys
     from components.serving.releases import publish, verify_release, versions
 
     run, name = work.run, work.run.scenario
-    key = signing_key(keys_of(run.checkout))
-    if key.public.id not in {one.id for one in trusted_keys(keys_of(run.checkout))}:
-        raise SettingsError(
-            f"the key that signs here, {key.public.id[:12]}, is not trusted: nobody could use the version",
-            f"Add its public key to {TRUSTED_VARIABLE}.",
-        )
+    key = signer(run.checkout, "nobody could use the version")
     package = run.worktree / "artifacts" / name / "package"
     with _one_at_a_time(run.checkout):
         work.release = work.release or _release_of(work, work.commit)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from components.errors import IntegrityError
 from components.storage.contract import ObjectStore
+from flows.auditing.recalled import require_not_recalled
 from flows.checking import Checked, check_release
 from flows.repository import GitError, identity, is_repository, push_remote, store_of
-from flows.switching import DeploymentError, Say, mark_stage, release_of, switch_to, tell_switch
+from flows.switching import DeploymentError, Say, live_switch, mark_stage, release_of, switch_to, tell_switch
 from flows.trial_run import TrialPlan, try_out
+from flows.trust import signer, trusted
 
 if TYPE_CHECKING:
     from components.serving.pointer import Switch
@@ -96,18 +98,19 @@ def bring_live(
         ask: Asks a person before anything changes; None: nobody is asked.
 
     Raises:
-        RecstillError: It does not verify, is too slow, fails its trial, is not approved, or another was faster.
+        RecstillError: It is recalled, does not verify, is too slow, fails its trial, is not approved, or another was
+            faster.
     """
-    from components.serving.pointer import current
-
     store = store_of(root)
     # Read before anything is checked: a switch in between is a conflict, and shows in the end.
-    seen = current(store, order.name)
+    seen = live_switch(root, store, order.name)
     release: Release = step("verify the signature", lambda: _resolved(root, store, order))
-    if reason := _nothing_to_do(store, order, release, seen):
+    if reason := _nothing_to_do(root, store, order, release, seen):
         say(reason)
         mark_stage(root, store, order.name, say)
         return Deployed(release.name, release.version, switched=False, text=reason)
+    require_not_recalled(root, store, release, seen)
+    signer(root, "no service would heed the switch")  # found out before minutes are spent on checks
     checked: Checked = step("check bytes, answers and speed", lambda: check_release(store, release, say))
     who, why = order.who or identity(root).name, order.why
     if ask is not None:
@@ -119,10 +122,12 @@ def bring_live(
             )
         say(f"approved by {who}: {why or 'no reason given'}")
     trial = order.trial
-    figures = step(f"{trial.mode} on trial", lambda: try_out(store, release, trial, say)) if trial is not None else None
+    figures = (
+        step(f"{trial.mode} on trial", lambda: try_out(root, store, release, trial, say)) if trial is not None else None
+    )
 
     def switched() -> Switch:
-        return switch_to(store, release, expected=seen.number if seen else 0, kind="deploy", who=who, why=why)
+        return switch_to(root, store, release, expected=seen.number if seen else 0, kind="deploy", who=who, why=why)
 
     live: Switch = step("switch", switched)
     text = f"{live.name}@v{live.version} is live (switch {live.number}), before it {_version(live.previous)}"
@@ -178,7 +183,7 @@ def newest(root: Path, store: ObjectStore, name: str) -> int:
     return max(both)
 
 
-def _nothing_to_do(store: ObjectStore, order: Order, release: Release, seen: Switch | None) -> str:
+def _nothing_to_do(root: Path, store: ObjectStore, order: Order, release: Release, seen: Switch | None) -> str:
     from components.serving.pointer import history
 
     shown = f"{release.name}@v{release.version}"
@@ -186,7 +191,7 @@ def _nothing_to_do(store: ObjectStore, order: Order, release: Release, seen: Swi
         return f"{shown} is live already"
     if order.attestation is None or seen is None:
         return ""
-    if any(one.version == release.version for one in history(store, release.name)):
+    if any(one.version == release.version for one in history(store, release.name, trusted(root))):
         return f"{shown} was live before v{seen.version}: an event does not bring it back, only a person does"
     if seen.version > release.version:
         return f"{shown} is older than v{seen.version}, which is live: an event does not bring it back"

@@ -173,7 +173,7 @@ def champion_and_latest(checkout: Path, store: ObjectStore, name: str) -> tuple[
     if not numbers:
         return None, None
     keys = trusted_keys(keys_of(checkout))
-    live = current(store, name)
+    live = current(store, name, keys)
     latest = read_release(store, name, max(numbers), keys)
     if live is None:
         _bring_commits(checkout, name, latest)

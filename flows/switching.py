@@ -1,18 +1,21 @@
 """What is live: switching the pointer, going back, and the stage tags that show it in git.
 
-The pointer in the store decides; a switch is one conditional write. Everything else follows from it and can be made
-again. Order is by the switches' numbers and never by their times, since clocks jump.
+The pointer in the store decides; a switch is one conditional write of a signed entry. Everything else follows from it
+and can be made again. Order is by the switches' numbers and never by their times, since clocks jump.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from components.errors import IntegrityError, RecstillError
 from components.storage.contract import MissingObjectError, ObjectStore
-from flows.repository import is_repository, keys_of, store_of, without_credentials
+from flows.auditing.recalled import recalls_now, require_not_recalled
+from flows.auditing.witness import WITNESS, anchor_of, check_and_remember
+from flows.repository import is_repository, store_of, without_credentials
+from flows.trust import signer, trusted
 
 if TYPE_CHECKING:
     from components.serving.pointer import Switch
@@ -32,11 +35,10 @@ def release_of(root: Path, store: ObjectStore, name: str, version: int) -> Relea
     Raises:
         DeploymentError: There is no such release, or its signature is of nobody who is trusted.
     """
-    from components.provenance.signing import trusted_keys
     from components.serving.releases import read_release, versions
 
     try:
-        return read_release(store, name, version, trusted_keys(keys_of(root)))
+        return read_release(store, name, version, trusted(root))
     except MissingObjectError:
         known = versions(store, name)
         there = f"there are {', '.join(f'v{one}' for one in known[-5:])}" if known else "there is none of that name"
@@ -48,25 +50,69 @@ def release_of(root: Path, store: ObjectStore, name: str, version: int) -> Relea
         raise DeploymentError(f"{name}@v{version} is refused: {error.message}", error.remedy) from None
 
 
+def live_switch(root: Path, store: ObjectStore, name: str) -> Switch | None:
+    """What is live, the log of switches held against what this checkout remembers of it.
+
+    Raises:
+        DeploymentError: The log is not whole, or was cut: nothing may be built on it.
+        StorageError: The store cannot be read.
+    """
+    from components.serving.pointer import current, switch_log
+
+    if problem := check_and_remember(root, store, switch_log(store, name)):
+        raise DeploymentError(
+            f"what is live of {name} cannot be known: {problem}",
+            "Put the log of switches back from a copy of the store. If the store was begun anew on purpose, delete "
+            f"{WITNESS}.",
+        )
+    return current(store, name, trusted(root))
+
+
 def switch_to(
-    store: ObjectStore, release: Release, *, expected: int, kind: Literal["deploy", "rollback"], who: str, why: str
+    root: Path,
+    store: ObjectStore,
+    release: Release,
+    *,
+    expected: int,
+    kind: Literal["deploy", "rollback"],
+    who: str,
+    why: str,
 ) -> Switch:
-    """Switch the pointer, if nobody else has since ``expected`` was read.
+    """Switch the pointer, if nobody else has since ``expected`` was read, and if nothing of the release is recalled.
 
     Raises:
         DeploymentError: Somebody has.
+        RecalledError: It is recalled.
+        SettingsError: The key that signs here is not trusted.
     """
-    from components.serving.pointer import SwitchConflictError, current, switch
+    from components.serving.pointer import SwitchConflictError, switch, switch_log
 
+    key = signer(root, "no service would heed the switch")
+    keys = trusted(root)
+    # Asked once more, as late as can be: the check of a version may have taken minutes, its approval a day.
+    recalls = require_not_recalled(root, store, release, live_switch(root, store, release.name))
     try:
-        return switch(store, release.name, release, expected=expected, kind=kind, who=who, why=why)
+        done = switch(
+            store,
+            release.name,
+            release,
+            expected=expected,
+            kind=kind,
+            who=who,
+            why=why,
+            key=key,
+            keys=keys,
+            recalls=(recalls.number, recalls.digest),
+        )
     except SwitchConflictError:
-        live = current(store, release.name)
+        live = live_switch(root, store, release.name)
         other = f"v{live.version} is live, by {live.who} at {live.at}" if live else "somebody switched"
         raise DeploymentError(
             f"another switch of {release.name} was faster than that to v{release.version}: {other}",
             f"Look at it (`recstill versions {release.name}`), then decide again; nothing was changed.",
         ) from None
+    check_and_remember(root, store, switch_log(store, release.name))
+    return done
 
 
 def before(history: Sequence[Switch]) -> int | None:
@@ -98,13 +144,16 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
 
     Raises:
         DeploymentError: There is nothing to go back to, it does not verify, or somebody switched meanwhile.
+        RecalledError: It is recalled.
     """
+    from components.provenance.recalls import RecalledError, recalled_by
     from components.serving.candidate import withdraw
     from components.serving.pointer import history
     from components.serving.releases import verify_release
 
     store = store_of(root)
-    switches = history(store, name)
+    live_switch(root, store, name)  # the log is whole
+    switches = history(store, name, trusted(root))
     if not switches:
         raise DeploymentError(
             f"no version of {name!r} has ever been live in {without_credentials(store.address)}",
@@ -126,18 +175,42 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
             f"`recstill deploy {name}@v{target}` does.",
         )
     release = release_of(root, store, name, target)
+    if found := recalled_by(release, recalls_now(root, store, live).recalls):
+        left = _not_recalled(root, store, name, been - {live.version, target})
+        raise RecalledError(
+            f"{name}@v{target} is recalled: {found[0]}",
+            f"Others that were live and are not: {', '.join(f'v{one}' for one in left)} (--to)."
+            if left
+            else "None that was live before is without a recall: deploy another version.",
+        )
     if problems := verify_release(store, release):
         others = sorted(been - {live.version, target})
         remedy = (
             f"Others that were live: {', '.join(f'v{one}' for one in others)} (--to)." if others else "Deploy another."
         )
         raise DeploymentError(f"{name}@v{target} cannot be served: {'; '.join(problems[:_PROBLEMS_SHOWN])}", remedy)
-    switched = switch_to(store, release, expected=live.number, kind="rollback", who=who, why=why)
+    switched = switch_to(root, store, release, expected=live.number, kind="rollback", who=who, why=why)
     try:
         withdraw(store, name)  # whoever goes back wants nothing tried either
     except RecstillError as error:
         say(f"a trial may still run: {error.message}")
     return switched
+
+
+def _not_recalled(root: Path, store: ObjectStore, name: str, versions: Iterable[int]) -> list[int]:
+    """Those of some versions that can be read and have inherited no recall."""
+    from components.provenance.recalls import recalled_by
+
+    recalls = recalls_now(root, store).recalls
+    found = []
+    for version in sorted(versions):
+        try:
+            release = release_of(root, store, name, version)
+        except RecstillError:
+            continue
+        if not recalled_by(release, recalls):
+            found.append(version)
+    return found
 
 
 def mark_stage(root: Path, store: ObjectStore, name: str, say: Say, *, seconds: float = 20.0) -> None:
@@ -153,13 +226,14 @@ def mark_stage(root: Path, store: ObjectStore, name: str, say: Say, *, seconds: 
     from components.serving.pointer import current
     from flows.registry import STAGE, assign, fetch_tags, newest_stage_tag, publish_tag, registered
 
-    live = current(store, name)
+    live = current(store, name, trusted(root))
     if live is None or not is_repository(root):
         return
     try:
         if live.version not in registered(root, name):
             fetch_tags(root, name, seconds=seconds)
-        message = f"{name}@v{live.version} is {STAGE}: {live.kind} by {live.who}\n\n{live.why}\n"
+        what = f"{name}@v{live.version} is {STAGE}: {live.kind} by {live.who}"
+        message = f"{what}\n\n{live.why}\n\n{anchor_of(live.number, live.digest)}\n"
         if tag := assign(root, name, live.version, message):
             say(f"tagged {tag}")
         if newest := newest_stage_tag(root, name):

@@ -10,13 +10,16 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from components.errors import DataError, RecstillError
+from components.errors import DataError, IntegrityError, RecstillError
 from components.storage.contract import ObjectStore
 from flows.repository import without_credentials
+from flows.trust import signer, trusted
 
 if TYPE_CHECKING:
+    from components.serving.candidate import Candidate
     from components.serving.releases import Release
 
 Mode = Literal["canary", "shadow"]
@@ -67,7 +70,9 @@ def planned(mode: str | None, share: float, seconds: float, service: str | None)
     return TrialPlan("canary" if mode == "canary" else "shadow", share, seconds, service.rstrip("/"))
 
 
-def try_out(store: ObjectStore, release: Release, plan: TrialPlan, say: Callable[[str], None]) -> dict[str, Any]:
+def try_out(
+    root: Path, store: ObjectStore, release: Release, plan: TrialPlan, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Have a running service try a release. The candidate is withdrawn whatever happens.
 
     Returns:
@@ -77,21 +82,21 @@ def try_out(store: ObjectStore, release: Release, plan: TrialPlan, say: Callable
         TrialError: It was refused, failed a request, got none, or the service did not take it up or went away.
         StorageError: The store cannot be written.
     """
-    from components.serving.candidate import Candidate, propose, read_candidate, withdraw
+    from components.serving.candidate import Candidate, propose, withdraw
 
-    name = release.name
-    other = read_candidate(store, name)
+    name, key = release.name, signer(root, "no service would heed the candidate")
+    other = _on_trial(root, store, name)
     # Its end is by the clock of whoever proposed it, which may jump: nobody's trial lasts longer than a day.
     if other is not None and time.time() < other.until <= time.time() + 86_400 + _TAKE_UP_SECONDS:
         raise TrialError(f"{name}@v{other.version} is on trial now", "Wait for its end, then deploy again.")
     number = uuid.uuid4().hex
     until = time.time() + plan.seconds + _TAKE_UP_SECONDS
-    propose(store, Candidate(name, release.version, release.attestation, plan.mode, plan.share, until, number))
+    propose(store, Candidate(name, release.version, release.attestation, plan.mode, plan.share, until, number), key)
     try:
         say(f"{name}@v{release.version} is on trial: {plan.mode}, {plan.share:.0%} of the requests, {plan.seconds:g} s")
         figures = _watched(release, plan, number)
     finally:
-        left = read_candidate(store, name)
+        left = _on_trial(root, store, name)
         if left is not None and left.number == number:
             withdraw(store, name)
     say(
@@ -99,6 +104,16 @@ def try_out(store: ObjectStore, release: Release, plan: TrialPlan, say: Callable
         f"p95 {_shown(figures.get('p95_ms'))} ms, overlap with the live version {_shown(figures.get('overlap'))}"
     )
     return figures
+
+
+def _on_trial(root: Path, store: ObjectStore, name: str) -> Candidate | None:
+    """What is on trial; a record that nobody who is trusted has signed is none, since no service heeds it."""
+    from components.serving.candidate import read_candidate
+
+    try:
+        return read_candidate(store, name, trusted(root))
+    except IntegrityError:
+        return None
 
 
 def _watched(release: Release, plan: TrialPlan, number: str) -> dict[str, Any]:

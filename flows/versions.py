@@ -11,6 +11,7 @@ from components.storage.contract import MissingObjectError, ObjectStore
 from flows.registry import registered, version_tag
 from flows.repository import keys_of, store_of
 from flows.switching import DeploymentError, before
+from flows.trust import trusted
 
 if TYPE_CHECKING:
     from components.provenance.signing import PublicKey
@@ -33,7 +34,7 @@ def version_rows(root: Path, name: str) -> tuple[list[dict[str, Any]], int | Non
     from components.serving.releases import names, versions
 
     store = store_of(root)
-    switches, released, tagged = history(store, name), versions(store, name), registered(root, name)
+    switches, released, tagged = history(store, name, trusted(root)), versions(store, name), registered(root, name)
     numbers = sorted({*released, *tagged, *(one.version for one in switches)}, reverse=True)
     if not numbers:
         raise DeploymentError(f"no version of {name!r} is registered; {nearest(name, names(store))}")
@@ -56,7 +57,7 @@ def history_lines(root: Path, name: str) -> list[str]:
 
     return [
         f"switch {one.number}: {one.kind} to v{one.version} by {one.who} at {one.at}{f': {one.why}' if one.why else ''}"
-        for one in reversed(history(store_of(root), name)[-_SHOWN_SWITCHES:])
+        for one in reversed(history(store_of(root), name, trusted(root))[-_SHOWN_SWITCHES:])
     ]
 
 

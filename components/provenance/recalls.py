@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from components.errors import DataError, IntegrityError
+from components.errors import DataError, IntegrityError, RecstillError
 from components.provenance.signed_log import LogEntry, SignedLog, newest_of
 from components.provenance.signing import PublicKey, SigningKey
 from components.storage.contract import ObjectStore
@@ -22,6 +22,10 @@ PREFIX = "recalls"
 _TYPE = "application/vnd.recstill.recall+json"
 _DIGEST = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}")
 _FOLDER = ".dir"  # what DVC puts behind the MD5 of a folder's listing
+
+
+class RecalledError(RecstillError):
+    """Something is not done with content that was recalled."""
 
 
 class Content(Protocol):
@@ -166,6 +170,24 @@ def recalls_of(ids: Iterable[str], recalls: Iterable[Recall]) -> list[Recall]:
     """The recalls that name one of some content ids."""
     wanted = frozenset(ids)
     return [one for one in recalls if one.digests & wanted]
+
+
+def refuse_recalled(what: str, found: Sequence[Recall]) -> None:
+    """Refuse what has inherited a recall.
+
+    Args:
+        what: For the message: ``movielens@v3``.
+        found: The recalls that it has inherited.
+
+    Raises:
+        RecalledError: There is one.
+    """
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise RecalledError(
+            f"{what} is recalled: {found[0]}{more}",
+            f"If that was wrong: `recstill recall {found[0].number} --lift --reason TEXT`.",
+        )
 
 
 def put_recall(

@@ -1,15 +1,25 @@
-"""A release that running services try before it becomes live: on a share of the requests, or in their shadow."""
+"""A release that running services try before it becomes live: on a share of the requests, or in their shadow.
+
+The record is signed, so that nobody but a deployer has a service try anything. It may be taken away unsigned: that ends
+a trial, and what is live goes on.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from components.errors import IntegrityError
+from components.provenance.signing import sign, verified
 from components.storage.contract import MissingObjectError, ObjectStore
 
+if TYPE_CHECKING:
+    from components.provenance.signing import PublicKey, SigningKey
+
 Mode = Literal["canary", "shadow"]
+_TYPE = "application/vnd.recstill.candidate+json"
 
 
 class Candidate(NamedTuple):
@@ -34,36 +44,43 @@ class Candidate(NamedTuple):
     number: str
 
 
-def propose(store: ObjectStore, candidate: Candidate) -> None:
+def propose(store: ObjectStore, candidate: Candidate, key: SigningKey) -> None:
     """Ask all services of a name to try a release; an older request is replaced.
+
+    Args:
+        store: Where.
+        candidate: What is to be tried.
+        key: Signs; services heed it when they trust it.
 
     Raises:
         StorageError: The store cannot be written.
     """
-    content = (json.dumps(candidate._asdict(), indent=2, sort_keys=True) + "\n").encode()
+    content = sign(json.dumps(candidate._asdict(), sort_keys=True).encode(), _TYPE, key)
     store.put(_key(candidate.name), content, hashlib.sha256(content).hexdigest())
 
 
-def read_candidate(store: ObjectStore, name: str) -> Candidate | None:
+def read_candidate(store: ObjectStore, name: str, keys: Sequence[PublicKey]) -> Candidate | None:
     """What is to be tried; None: nothing.
 
     Raises:
-        IntegrityError: The record is damaged.
+        IntegrityError: The record is damaged, or signed by nobody who is trusted.
         StorageError: The store cannot be read.
     """
     try:
         content = store.get(_key(name))
     except MissingObjectError:
         return None
+    what = f"the candidate {_key(name)} in {store.address}"
+    payload, _ = verified(content, _TYPE, keys, what)
     try:
-        record = json.loads(content)
+        record = json.loads(payload)
         found = Candidate(**{field: record[field] for field in Candidate._fields})
         sane = found.name == name and found.mode in ("canary", "shadow") and 0 < found.share <= 1 and found.version > 0
         sane = sane and float(found.until) > 0
     except (ValueError, KeyError, TypeError):
         sane = False
     if not sane:
-        raise IntegrityError(f"{_key(name)} in {store.address} is damaged: it is no record of a candidate")
+        raise IntegrityError(f"{what} is damaged: it is no record of a candidate")
     return found
 
 
@@ -77,4 +94,4 @@ def withdraw(store: ObjectStore, name: str) -> None:
 
 
 def _key(name: str) -> str:
-    return f"releases/{name}/candidate.json"
+    return f"releases/{name}/candidate.dsse.json"

@@ -101,8 +101,9 @@ class Follower:
         seconds: float = 1.0,
     ) -> None:
         self._store, self._name, self._live, self._seconds = store, name, live, seconds
+        self._keys = keys
         self._loader = ReleaseLoader(store, name, keys, live)
-        self._pointer = PointerFollower(store, name)
+        self._pointer = PointerFollower(store, name, keys)
         self._done = 0
         self._refused: dict[Role, _Refused] = {}
         self._unreachable: set[str] = set()
@@ -154,7 +155,7 @@ class Follower:
         Raises:
             StorageError: The store cannot be read.
         """
-        candidate = read_candidate(self._store, self._name)
+        candidate = read_candidate(self._store, self._name, tuple(self._keys()))
         trial = self._live.trial
         if candidate is None:
             if trial is not None:

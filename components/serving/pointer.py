@@ -1,25 +1,27 @@
-"""What is live: ``prod`` of a name, as a log of switches in the store.
+"""What is live: ``prod`` of a name, as a signed log of switches in the store.
 
-``releases/<name>/prod/<number>.json``, numbered from 1; the greatest number is what is live. A switch is written under
-the next number with a conditional put, so that of two that start from the same state exactly one wins: a compare-and-
-swap on any store that can put if absent. Nothing is ever changed or taken away: the log tells what was live when. The
-order is that of the numbers; the times are what the clocks of the writers said.
+``releases/<name>/prod/<number>.dsse.json``, numbered from 1; the greatest number is what is live. A switch is signed by
+whoever makes it, names the one before it by its digest, and is written under the next number with a conditional put, so
+that of two that start from the same state exactly one wins. Nothing is ever changed or taken away: the log tells what
+was live when. The order is that of the numbers; the times are what the clocks of the writers said.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from components.errors import IntegrityError, StorageError
-from components.serving.releases import Release
-from components.storage.contract import MissingObjectError, ObjectStore
+from components.provenance.signed_log import LogConflictError, LogEntry, SignedLog
+from components.serving.releases import Release, attestation_key
+from components.storage.contract import ObjectStore
+
+if TYPE_CHECKING:
+    from components.provenance.signing import PublicKey, SigningKey
 
 Kind = Literal["deploy", "rollback"]
-_KEY = re.compile(r"releases/[A-Za-z0-9_-]+/prod/(\d{8})\.json")
+_TYPE = "application/vnd.recstill.switch+json"
 
 
 class Switch(NamedTuple):
@@ -35,6 +37,10 @@ class Switch(NamedTuple):
         who: Who decided.
         why: Their reason.
         at: When, ISO 8601, UTC, by the clock of the writer.
+        recalls: Number of the newest entry of the log of recalls that the decision has seen; 0: there was none.
+        recalls_digest: SHA-256 of that entry's envelope.
+        digest: SHA-256 of this entry's own envelope.
+        signed_by: Id of the key.
     """
 
     number: int
@@ -46,40 +52,71 @@ class Switch(NamedTuple):
     who: str
     why: str
     at: str
+    recalls: int = 0
+    recalls_digest: str = ""
+    digest: str = ""
+    signed_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}@v{self.version}"
+
+
+_WRITTEN = tuple(field for field in Switch._fields if field not in ("number", "digest", "signed_by"))
 
 
 class SwitchConflictError(StorageError):
     """Somebody else has switched since the state was read."""
 
 
-def current(store: ObjectStore, name: str) -> Switch | None:
-    """What is live; None when nothing has ever been.
+def switch_log(store: ObjectStore, name: str) -> SignedLog:
+    """The log of switches of a name.
 
     Raises:
-        IntegrityError: The entry is damaged.
+        DataError: It cannot be a name.
+    """
+    attestation_key(name, 1)
+    return SignedLog(store, f"releases/{name}/prod", _TYPE)
+
+
+def current(store: ObjectStore, name: str, keys: Sequence[PublicKey]) -> Switch | None:
+    """What is live; None when nothing has ever been.
+
+    Args:
+        store: Where.
+        name: Scenario.
+        keys: Whose signatures count.
+
+    Raises:
+        IntegrityError: The log has a gap, or its end is damaged or signed by nobody who is trusted.
         StorageError: The store cannot be read.
     """
-    numbers = _numbers(store, name)
-    return _read(store, name, numbers[-1]) if numbers else None
+    head = switch_log(store, name).head(keys)
+    return _switch(name, head) if head is not None else None
 
 
-def history(store: ObjectStore, name: str) -> list[Switch]:
+def history(store: ObjectStore, name: str, keys: Sequence[PublicKey]) -> list[Switch]:
     """All switches, oldest first.
 
     Raises:
-        IntegrityError: An entry is damaged or missing.
+        IntegrityError: An entry is damaged, missing, out of its place, or signed by nobody who is trusted.
         StorageError: The store cannot be read.
     """
-    numbers = _numbers(store, name)
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise IntegrityError(f"the log of what was live of {name} in {store.address} has a gap")
-    return [_read(store, name, number) for number in numbers]
+    return [_switch(name, entry) for entry in switch_log(store, name).entries(keys)]
 
 
-def switch(store: ObjectStore, name: str, release: Release, *, expected: int, kind: Kind, who: str, why: str) -> Switch:
+def switch(
+    store: ObjectStore,
+    name: str,
+    release: Release,
+    *,
+    expected: int,
+    kind: Kind,
+    who: str,
+    why: str,
+    key: SigningKey,
+    keys: Sequence[PublicKey],
+    recalls: tuple[int, str] = (0, ""),
+) -> Switch:
     """Make a release live, if nobody has switched since.
 
     Args:
@@ -90,79 +127,80 @@ def switch(store: ObjectStore, name: str, release: Release, *, expected: int, ki
         kind: ``deploy`` or ``rollback``.
         who: Who decided.
         why: Their reason.
+        key: Signs.
+        keys: Whose signatures count.
+        recalls: Number and digest of the newest entry of the log of recalls that the decision has seen.
 
     Raises:
         SwitchConflictError: Somebody else was faster; nothing is changed.
+        IntegrityError: The log is not right, so that nothing may be built on it.
         StorageError: The store cannot be written.
     """
-    before = current(store, name)
+    before = current(store, name, keys)
     if (before.number if before else 0) != expected:
         raise _conflict(name, before)
-    entry = Switch(
-        number=expected + 1,
-        name=name,
-        version=release.version,
-        attestation=release.attestation,
-        kind=kind,
-        previous=before.version if before else None,
-        who=who,
-        why=why,
-        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
-    content = (json.dumps(entry._asdict(), indent=2, sort_keys=True) + "\n").encode()
-    if not store.put_if_absent(_key(name, entry.number), content, hashlib.sha256(content).hexdigest()):
-        raise _conflict(name, current(store, name))
-    return entry
+    body = {
+        "name": name,
+        "version": release.version,
+        "attestation": release.attestation,
+        "kind": kind,
+        "previous": before.version if before else None,
+        "who": who,
+        "why": why,
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "recalls": recalls[0],
+        "recalls_digest": recalls[1],
+    }
+    try:
+        return _switch(name, switch_log(store, name).append(body, expected=expected, key=key))
+    except LogConflictError:
+        raise _conflict(name, current(store, name, keys)) from None
 
 
 class PointerFollower:
     """Watches what is live, at the cost of one question for a size while nothing changes.
 
+    What it has seen it does not forget: a log that was cut, or has another past all at once, moves it nowhere.
+
     Args:
         store: Where.
         name: Scenario.
+        keys: The keys that are trusted now; asked for whenever something is read.
     """
 
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        self._store, self._name = store, name
-        self._latest: Switch | None = None
+    def __init__(self, store: ObjectStore, name: str, keys: Callable[[], Sequence[PublicKey]]) -> None:
+        self._log, self._name, self._keys = switch_log(store, name), name, keys
+        self._head: LogEntry | None = None
 
     def latest(self) -> Switch | None:
         """What is live now; None when nothing has ever been.
 
         Raises:
-            IntegrityError: The entry is damaged.
+            IntegrityError: A new entry is damaged, signed by nobody who is trusted, or does not follow.
             StorageError: The store cannot be read.
         """
-        if self._latest is None:
-            self._latest = current(self._store, self._name)
-            return self._latest
-        while self._store.size(_key(self._name, self._latest.number + 1)) is not None:
-            self._latest = _read(self._store, self._name, self._latest.number + 1)
-        return self._latest
+        if self._head is None:
+            self._head = self._log.head(self._keys())
+        elif newer := self._log.newer(self._head, self._keys()):
+            self._head = newer[-1]
+        return _switch(self._name, self._head) if self._head is not None else None
 
 
-def _numbers(store: ObjectStore, name: str) -> list[int]:
-    found = (_KEY.fullmatch(entry.key) for entry in store.list(f"releases/{name}/prod/"))
-    return sorted(int(match[1]) for match in found if match)
-
-
-def _key(name: str, number: int) -> str:
-    return f"releases/{name}/prod/{number:08d}.json"
-
-
-def _read(store: ObjectStore, name: str, number: int) -> Switch:
-    key = _key(name, number)
+def _switch(name: str, entry: LogEntry) -> Switch:
     try:
-        record: dict[str, Any] = json.loads(store.get(key))
-        entry = Switch(**{field: record[field] for field in Switch._fields})
-    except MissingObjectError:
-        raise
-    except (ValueError, KeyError, TypeError):
-        raise IntegrityError(f"{key} in {store.address} is damaged: it is no record of a switch") from None
-    if (entry.name, entry.number) != (name, number) or not isinstance(entry.version, int):
-        raise IntegrityError(f"{key} in {store.address} is the record of another switch")
-    return entry
+        found = Switch(
+            number=entry.number,
+            **{field: entry.body[field] for field in _WRITTEN},
+            digest=entry.digest,
+            signed_by=entry.signed_by,
+        )
+    except KeyError:
+        raise IntegrityError(
+            f"switch {entry.number} of {name} is signed, but not of the form that this version reads"
+        ) from None
+    if found.name != name or not isinstance(found.version, int) or not isinstance(found.recalls, int):
+        raise IntegrityError(f"switch {entry.number} of {name} is signed, but is no switch of it")
+    return found
 
 
 def _conflict(name: str, now: Switch | None) -> SwitchConflictError:

@@ -44,10 +44,21 @@ class Released:
 
     def point(self, version: int) -> Switch:
         """Make a version live."""
-        before = current(self.store, self.name)
+        before = current(self.store, self.name, [self._key.public])
         expected = before.number if before else 0
         release = self.versions[version - 1]
-        return switch(self.store, self.name, release, expected=expected, kind="deploy", who="test", why="")
+        key = self._key
+        return switch(
+            self.store,
+            self.name,
+            release,
+            expected=expected,
+            kind="deploy",
+            who="test",
+            why="",
+            key=key,
+            keys=[key.public],
+        )
 
     def next(self) -> Switch:
         """Make another version live: 2, 3, ..., 1, 2, ..."""

@@ -20,6 +20,7 @@ from components.serving.pointer import current, history
 from flows.finalizing import FinishedRun, finalize
 from flows.registry import staged
 from flows.repository import store_of
+from flows.trust import trusted
 from tests.end_to_end.conftest import Checkout, finished  # noqa: F401  # a fixture
 from tests.integration.conftest import S3Server
 from tests.stack.conftest import PrefectServer, wait_until
@@ -53,7 +54,7 @@ def checkout(registered: Checkout, tmp_path: Path) -> Checkout:
 
 
 def live(checkout: Checkout) -> int | None:
-    now = current(store_of(checkout.root), "synthetic")
+    now = current(store_of(checkout.root), "synthetic", trusted(checkout.root))
     return now.version if now else None
 
 
@@ -107,7 +108,7 @@ def test_a_kill_between_switch_and_tag_is_mended_by_the_next_deployment(checkout
     assert live(checkout) == 2 and staged(checkout.root, "synthetic") is None
     assert "is live already" in checkout.succeed("recstill", "deploy", "synthetic@v2")
     assert staged(checkout.root, "synthetic") == 2
-    assert len(history(store_of(checkout.root), "synthetic")) == 1
+    assert len(history(store_of(checkout.root), "synthetic", trusted(checkout.root))) == 1
 
 
 def test_two_deployments_at_once_leave_one_history_and_no_half_switch(checkout: Checkout) -> None:
@@ -125,7 +126,7 @@ def test_two_deployments_at_once_leave_one_history_and_no_half_switch(checkout: 
     ]
     ended = [(process.communicate(timeout=120), process.returncode) for process in running]
     done = [out for (out, _), code in ended if code == 0]
-    switches = history(store_of(checkout.root), "synthetic")
+    switches = history(store_of(checkout.root), "synthetic", trusted(checkout.root))
     assert len(switches) == len(done) >= 1
     for (_, errors), code in ended:
         assert code == 0 or ("was faster" in errors and "Traceback" not in errors)
@@ -263,7 +264,7 @@ def test_a_flow_waits_for_approval_and_records_who_and_why(
     post(f"/flow_runs/{run['id']}/resume", run_input={"approve": yes, "who": "Ann", "why": "looks right"})
     output, _ = flow.communicate(timeout=120)
     if yes:
-        entry = current(store_of(checkout.root), "synthetic")
+        entry = current(store_of(checkout.root), "synthetic", trusted(checkout.root))
         assert entry is not None and (entry.version, entry.who, entry.why) == (1, "Ann", "looks right"), output
     else:
         assert live(checkout) is None and "Ann does not approve" in output

@@ -97,13 +97,15 @@ def deploy(checkout: Checkout, version: int) -> None:
     """Make a version of `shop` live."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from components.provenance.signing import trusted_keys\n"
+        "from components.provenance.signing import signing_key, trusted_keys\n"
         "from components.serving.pointer import current, switch\n"
         "from components.serving.releases import read_release\n"
         "from flows.repository import keys_of, store_of\n"
-        "store, now = store_of(Path.cwd()), current(store_of(Path.cwd()), 'shop')\n"
-        "release = read_release(store, 'shop', int(sys.argv[1]), trusted_keys(keys_of(Path.cwd())))\n"
-        "switch(store, 'shop', release, expected=now.number if now else 0, kind='deploy', who='test', why='')\n"
+        "store, folder = store_of(Path.cwd()), keys_of(Path.cwd())\n"
+        "key, keys = signing_key(folder), trusted_keys(folder)\n"
+        "now, release = current(store, 'shop', keys), read_release(store, 'shop', int(sys.argv[1]), keys)\n"
+        "expected = now.number if now else 0\n"
+        "switch(store, 'shop', release, expected=expected, kind='deploy', who='test', why='', key=key, keys=keys)\n"
     )
     checkout.succeed("python", "-c", code, str(version))
 

@@ -27,6 +27,7 @@ from flows.registry import newest_stage_tag, register, staged
 from flows.repository import keys_of, store_of
 from flows.switching import DeploymentError, before, mark_stage, release_of, roll_back
 from flows.trial_run import TrialError, planned
+from flows.trust import trusted
 from flows.versions import version_rows
 from tests.unit.flows.small_checkout import VERDICT, git, small_checkout, with_remote
 from tests.unit.serving.conftest import artifacts, content, package  # noqa: F401  # fixtures
@@ -63,7 +64,7 @@ class Models:
 
     @property
     def live(self) -> int | None:
-        now = current(self.store, "tiny")
+        now = current(self.store, "tiny", trusted(self.root))
         return now.version if now else None
 
     def lose(self, version: int) -> None:
@@ -92,7 +93,7 @@ def test_the_newest_version_goes_live_and_git_shows_it(models: Models) -> None:
     done = bring_live(models.root, Order("tiny", why="a first look"), said.append)
     assert (done.version, done.switched, models.live) == (3, True, 3)
     assert done.checked is not None and done.checked.golden == 4 and done.checked.p95_ms > 0
-    entry = history(models.store, "tiny")[-1]
+    entry = history(models.store, "tiny", trusted(models.root))[-1]
     assert (entry.who, entry.why, entry.kind) == ("Tess Ter", "a first look", "deploy")
     assert newest_stage_tag(models.root, "tiny") == "tiny#prod#1" and staged(models.root, "tiny") == 3
     assert any("golden" in line for line in said) and any("p95" in line for line in said)
@@ -102,7 +103,7 @@ def test_what_is_live_is_not_switched_to_again_but_a_missing_tag_is_made(models:
     models.deploy(2)
     git(models.root, "tag", "-d", "tiny#prod#1")
     assert models.deploy(2) is False
-    assert len(history(models.store, "tiny")) == 1 and staged(models.root, "tiny") == 2
+    assert len(history(models.store, "tiny", trusted(models.root))) == 1 and staged(models.root, "tiny") == 2
 
 
 def test_a_version_whose_registration_stopped_halfway_is_not_the_newest(models: Models, package: Path) -> None:  # noqa: F811
@@ -120,7 +121,9 @@ def test_rollbacks_undo_one_deployment_after_the_other(models: Models) -> None:
     with pytest.raises(DeploymentError, match="nothing to go back to"):
         models.roll_back()
     assert models.roll_back(3).version == 3, "even one that was live earlier"
-    assert [one.kind for one in history(models.store, "tiny")] == ["deploy"] * 3 + ["rollback"] * 3
+    assert [one.kind for one in history(models.store, "tiny", trusted(models.root))] == ["deploy"] * 3 + [
+        "rollback"
+    ] * 3
 
 
 def test_the_way_back_is_that_of_the_switches_not_of_their_clocks() -> None:
@@ -242,7 +245,7 @@ def test_of_two_deployments_at_once_one_wins_and_the_other_is_told(models: Model
     with ThreadPoolExecutor(2) as threads:
         texts = sorted(threads.map(one, (1, 2)))
     assert [text for text in texts if "was faster" in text] == [texts[0]] and "is live (switch 1)" in texts[1]
-    assert len(history(models.store, "tiny")) == 1
+    assert len(history(models.store, "tiny", trusted(models.root))) == 1
 
 
 def test_a_switch_while_a_version_was_being_checked_is_a_conflict(models: Models) -> None:
@@ -282,10 +285,12 @@ def test_an_event_brings_nothing_live_that_was_judged_against_another_version(
 def test_going_back_ends_a_trial(models: Models) -> None:
     assert models.deploy(1) and models.deploy(2)
     propose(
-        models.store, Candidate("tiny", 3, "a" * 64, "canary", 0.5, time.time() + 9_999, "left by a killed deployment")
+        models.store,
+        Candidate("tiny", 3, "a" * 64, "canary", 0.5, time.time() + 9_999, "left by a killed deployment"),
+        signing_key(keys_of(models.root)),
     )
     models.roll_back()
-    assert read_candidate(models.store, "tiny") is None
+    assert read_candidate(models.store, "tiny", trusted(models.root)) is None
 
 
 @pytest.mark.parametrize("yes", [True, False])
@@ -295,7 +300,10 @@ def test_who_approved_and_why_is_recorded_and_a_no_changes_nothing(models: Model
 
     if yes:
         work()
-        assert (history(models.store, "tiny")[0].who, history(models.store, "tiny")[0].why) == ("Ann", "looks right")
+        assert (
+            history(models.store, "tiny", trusted(models.root))[0].who,
+            history(models.store, "tiny", trusted(models.root))[0].why,
+        ) == ("Ann", "looks right")
     else:
         with pytest.raises(DeploymentError, match="Ann does not approve"):
             work()
@@ -329,7 +337,7 @@ class Service:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                candidate = read_candidate(models.store, "tiny")
+                candidate = read_candidate(models.store, "tiny", trusted(models.root))
                 shown = None
                 if candidate is not None:
                     outer.seen.append(candidate.number)
@@ -373,7 +381,7 @@ def test_a_candidate_that_stands_its_trial_goes_live_and_is_withdrawn(
     service = serving()
     done = bring_live(models.root, Order("tiny", 2, trial=planned(mode, 0.2, 0.6, service.address)), nothing)
     assert done.trial is not None and done.trial["requests"] == 9 and models.live == 2
-    assert service.seen and read_candidate(models.store, "tiny") is None
+    assert service.seen and read_candidate(models.store, "tiny", trusted(models.root)) is None
 
 
 @pytest.mark.parametrize(
@@ -396,7 +404,7 @@ def test_a_candidate_that_fails_its_trial_is_withdrawn_and_nothing_changes(
     models.deploy(1)
     with pytest.raises(TrialError, match=words):
         models.deploy(2, trial=planned("canary", 0.5, 0.6, serving(**figures).address))
-    assert models.live == 1 and read_candidate(models.store, "tiny") is None
+    assert models.live == 1 and read_candidate(models.store, "tiny", trusted(models.root)) is None
 
 
 def test_a_service_that_does_not_answer_leaves_no_candidate_behind(
@@ -408,20 +416,21 @@ def test_a_service_that_does_not_answer_leaves_no_candidate_behind(
     with pytest.raises(TrialError, match="does not answer"):
         models.deploy(2, trial=planned("shadow", 1.0, 5, service.address))
     assert time.monotonic() - started < 10
-    assert models.live is None and read_candidate(models.store, "tiny") is None
+    assert models.live is None and read_candidate(models.store, "tiny", trusted(models.root)) is None
 
 
 def test_one_candidate_at_a_time_but_not_for_ever(models: Models, serving: Callable[..., Service]) -> None:
     known = release_of(models.root, models.store, "tiny", 3).attestation
     plan = planned("canary", 0.5, 0.6, serving().address)
+    key = signing_key(keys_of(models.root))
     other = Candidate("tiny", 3, known, "shadow", 1.0, time.time() + 60, "of another trial")
-    propose(models.store, other)
+    propose(models.store, other, key)
     with pytest.raises(TrialError, match="tiny@v3 is on trial now"):
         models.deploy(2, trial=plan)
-    assert read_candidate(models.store, "tiny") == other, "it is not ours to withdraw"
+    assert read_candidate(models.store, "tiny", trusted(models.root)) == other, "it is not ours to withdraw"
     # Proposed by a clock that was years ahead, or left by a deployment that was killed.
     for version, until in ((1, time.time() + 1e8), (2, time.time() - 1)):
-        propose(models.store, other._replace(until=until))
+        propose(models.store, other._replace(until=until), key)
         assert models.deploy(version, trial=plan)
 
 

@@ -68,12 +68,18 @@ class Place:
         )
 
     def point(self, release: Release) -> None:
-        before = current(self.store, "tiny")
-        switch(self.store, "tiny", release, expected=before.number if before else 0, kind="deploy", who="me", why="")
+        key, keys = self.key, [self.key.public]
+        before = current(self.store, "tiny", keys)
+        expected = before.number if before else 0
+        switch(
+            self.store, "tiny", release, expected=expected, kind="deploy", who="me", why="", key=key, keys=keys
+        )  # fmt: skip
 
     def propose(self, release: Release, mode: Any, share: float = 1.0, seconds: float = 60, number: str = "a") -> None:
         until = time.time() + seconds
-        propose(self.store, Candidate("tiny", release.version, release.attestation, mode, share, until, number))
+        propose(
+            self.store, Candidate("tiny", release.version, release.attestation, mode, share, until, number), self.key
+        )
 
     def ask(self, history: tuple[str, ...] = ()) -> dict[str, Any]:
         answer = self.client.post("/recommend", json={"history": history, "k": 5})
@@ -163,11 +169,11 @@ def rename(place: Place, release: Release, package: Path) -> None:
 
 
 def nonsense(place: Place, release: Release, package: Path) -> None:
-    (place.folder / "releases/tiny/prod/00000002.json").write_text("{}")
+    (place.folder / "releases/tiny/prod/00000002.dsse.json").write_text("{}")
 
 
 def point_again(place: Place, release: Release) -> None:
-    (place.folder / "releases/tiny/prod/00000002.json").unlink()
+    (place.folder / "releases/tiny/prod/00000002.dsse.json").unlink()
     place.point(release)
 
 
@@ -179,7 +185,7 @@ HARM: dict[Callable[[Place, Release, Path], None], str] = {
     missing: "no release tiny@v2",
     misbehave: "golden request 0",
     rename: "huge",
-    nonsense: "no record of a switch",
+    nonsense: "no DSSE envelope",
 }
 
 

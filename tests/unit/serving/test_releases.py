@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import threading
@@ -9,7 +10,7 @@ import pytest
 from components.errors import DataError, IntegrityError, StorageError
 from components.provenance.signing import SigningKey, sign, signing_key
 from components.serving.candidate import Candidate, propose, read_candidate, withdraw
-from components.serving.pointer import PointerFollower, SwitchConflictError, current, history, switch
+from components.serving.pointer import PointerFollower, Switch, SwitchConflictError, current, history, switch
 from components.serving.predictor import Predictor
 from components.serving.releases import (
     PAYLOAD_TYPE,
@@ -41,6 +42,10 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
 def published(store: FolderStore, package: Path, key: SigningKey, version: int = 1, **changes: Any) -> Release:
     facts: dict[str, Any] = {"name": "tiny", "version": version, "commit": "c" * 40, "created": "2026-11-24T00:00:00Z"}
     return publish(store, package, VERDICT, **(facts | changes), key=key)
+
+
+def switched(store: FolderStore, key: SigningKey, release: Release, **facts: Any) -> Switch:
+    return switch(store, "tiny", release, **facts, key=key, keys=[key.public])
 
 
 def test_what_is_published_is_read_fetched_and_answers(
@@ -141,15 +146,15 @@ def test_a_package_with_a_file_of_its_own_is_refused(package: Path, tmp_path: Pa
 
 def test_switches_are_a_log_and_the_last_one_is_live(store: FolderStore, package: Path, key: SigningKey) -> None:
     releases = [published(store, package, key, version=number) for number in (1, 2)]
-    assert current(store, "tiny") is None
-    follower = PointerFollower(store, "tiny")
+    assert current(store, "tiny", [key.public]) is None
+    follower = PointerFollower(store, "tiny", lambda: [key.public])
     assert follower.latest() is None
     for number, (release, kind) in enumerate(
         zip([*releases, releases[0]], ["deploy", "deploy", "rollback"], strict=True)
     ):
-        done = switch(store, "tiny", release, expected=number, kind=kind, who="me", why="a test")  # type: ignore[arg-type]
-        assert (current(store, "tiny"), follower.latest()) == (done, done)
-    assert [(one.number, one.version, one.previous) for one in history(store, "tiny")] == [
+        done = switched(store, key, release, expected=number, kind=kind, who="me", why="a test")  # type: ignore[arg-type]
+        assert (current(store, "tiny", [key.public]), follower.latest()) == (done, done)
+    assert [(one.number, one.version, one.previous) for one in history(store, "tiny", [key.public])] == [
         (1, 1, None),
         (2, 2, 1),
         (3, 1, 2),
@@ -158,10 +163,10 @@ def test_switches_are_a_log_and_the_last_one_is_live(store: FolderStore, package
 
 def test_a_switch_on_an_older_state_changes_nothing(store: FolderStore, package: Path, key: SigningKey) -> None:
     release = published(store, package, key)
-    switch(store, "tiny", release, expected=0, kind="deploy", who="first", why="")
+    switched(store, key, release, expected=0, kind="deploy", who="first", why="")
     with pytest.raises(SwitchConflictError, match="by first; nothing was changed"):
-        switch(store, "tiny", release, expected=0, kind="deploy", who="second", why="")
-    assert len(history(store, "tiny")) == 1
+        switched(store, key, release, expected=0, kind="deploy", who="second", why="")
+    assert len(history(store, "tiny", [key.public])) == 1
 
 
 def test_of_many_switches_at_once_exactly_one_wins(store: FolderStore, package: Path, key: SigningKey) -> None:
@@ -171,7 +176,7 @@ def test_of_many_switches_at_once_exactly_one_wins(store: FolderStore, package: 
     def one(number: int) -> None:
         start.wait()
         try:
-            won.append(switch(store, "tiny", release, expected=0, kind="deploy", who=str(number), why=""))
+            won.append(switched(store, key, release, expected=0, kind="deploy", who=str(number), why=""))
         except SwitchConflictError:
             lost.append(number)
 
@@ -181,35 +186,89 @@ def test_of_many_switches_at_once_exactly_one_wins(store: FolderStore, package: 
     for thread in threads:
         thread.join()
     assert (len(won), len(lost)) == (1, 7)
-    assert history(store, "tiny") == won
+    assert history(store, "tiny", [key.public]) == won
 
 
 def test_a_damaged_log_is_told(store: FolderStore, package: Path, key: SigningKey) -> None:
     release = published(store, package, key)
     for number in range(3):
-        switch(store, "tiny", release, expected=number, kind="deploy", who="", why="")
-    store.delete("releases/tiny/prod/00000002.json")
-    with pytest.raises(IntegrityError, match="a gap"):
-        history(store, "tiny")
-    last = store.local_file("releases/tiny/prod/00000003.json")
+        switched(store, key, release, expected=number, kind="deploy", who="", why="")
+    last = store.local_file("releases/tiny/prod/00000003.dsse.json")
     assert last is not None
-    last.unlink()
+    sound = last.read_bytes()
     last.write_text("{}")
-    with pytest.raises(IntegrityError, match="damaged"):
-        current(store, "tiny")
+    with pytest.raises(IntegrityError, match=r"entry 3 of releases/tiny/prod .* damaged"):
+        current(store, "tiny", [key.public])
+    last.write_bytes(sound)
+    store.delete("releases/tiny/prod/00000002.dsse.json")
+    for read in (current, history):
+        with pytest.raises(IntegrityError, match=r"entry 2 of releases/tiny/prod .* is missing"):
+            read(store, "tiny", [key.public])
 
 
-def test_a_candidate_is_proposed_read_and_withdrawn(store: FolderStore) -> None:
-    candidate = Candidate("tiny", 2, "a" * 64, "canary", 0.1, 2e9, "one")
-    assert read_candidate(store, "tiny") is None
-    propose(store, candidate)
-    assert read_candidate(store, "tiny") == candidate
-    propose(store, candidate._replace(share=2))
+def test_nobody_moves_the_pointer_without_a_trusted_key(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    first, second = (published(store, package, key, version=number) for number in (1, 2))
+    switched(store, key, first, expected=0, kind="deploy", who="", why="")
+    follower = PointerFollower(store, "tiny", lambda: [key.public])
+    assert follower.latest() == current(store, "tiny", [key.public])
+    other = signing_key(tmp_path / "others")
+    switch(store, "tiny", second, expected=1, kind="deploy", who="", why="", key=other, keys=[key.public])
+    for look in (follower.latest, lambda: current(store, "tiny", [key.public])):
+        with pytest.raises(IntegrityError, match=r"no trusted key has signed entry 2 of releases/tiny/prod"):
+            look()
+    with pytest.raises(IntegrityError, match="no trusted key"):
+        switched(store, key, second, expected=2, kind="deploy", who="", why="")
+
+
+def test_a_switch_of_another_model_or_store_is_not_taken_for_one_of_this(
+    store: FolderStore, package: Path, key: SigningKey
+) -> None:
+    releases = [published(store, package, key, version=number) for number in (1, 2)]
+    for number, release in enumerate(releases):
+        switched(store, key, release, expected=number, kind="deploy", who="", why="")
+        switch(
+            store, "huge", release, expected=number, kind="deploy", who="", why="", key=key, keys=[key.public]
+        )  # fmt: skip
+    store.delete("releases/tiny/prod/00000002.dsse.json")
+    content = store.get("releases/huge/prod/00000002.dsse.json")
+    store.put("releases/tiny/prod/00000002.dsse.json", content, hashlib.sha256(content).hexdigest())
+    with pytest.raises(IntegrityError, match=r"is entry 2 of 'releases/huge/prod'"):
+        current(store, "tiny", [key.public])
+
+
+def test_a_follower_is_not_moved_by_a_log_that_was_cut_or_has_another_past(
+    store: FolderStore, package: Path, key: SigningKey
+) -> None:
+    releases = [published(store, package, key, version=number) for number in (1, 2)]
+    for number in range(2):
+        switched(store, key, releases[number], expected=number, kind="deploy", who="", why="")
+    follower = PointerFollower(store, "tiny", lambda: [key.public])
+    seen = follower.latest()
+    assert seen is not None and seen.version == 2
+    store.delete("releases/tiny/prod/00000002.dsse.json")
+    assert follower.latest() == seen
+    switched(store, key, releases[0], expected=1, kind="deploy", who="", why="")
+    switched(store, key, releases[0], expected=2, kind="deploy", who="", why="")
+    with pytest.raises(IntegrityError, match="was not written after"):
+        follower.latest()
+
+
+def test_a_candidate_is_proposed_read_and_withdrawn(store: FolderStore, key: SigningKey, tmp_path: Path) -> None:
+    candidate, keys = Candidate("tiny", 2, "a" * 64, "canary", 0.1, 2e9, "one"), [key.public]
+    assert read_candidate(store, "tiny", keys) is None
+    propose(store, candidate, key)
+    assert read_candidate(store, "tiny", keys) == candidate
+    propose(store, candidate._replace(share=2), key)
     with pytest.raises(IntegrityError, match="no record of a candidate"):
-        read_candidate(store, "tiny")
+        read_candidate(store, "tiny", keys)
+    propose(store, candidate, signing_key(tmp_path / "others"))
+    with pytest.raises(IntegrityError, match="no trusted key has signed the candidate"):
+        read_candidate(store, "tiny", keys)
     withdraw(store, "tiny")
     withdraw(store, "tiny")
-    assert read_candidate(store, "tiny") is None
+    assert read_candidate(store, "tiny", keys) is None
 
 
 def test_who_loses_a_race_for_a_version_does_not_harm_the_winner(
