@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +25,10 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 
+from components.data.subject_key import LOCAL_KEY, SUBJECT_VARIABLE
 from components.errors import RecstillError
 from components.settings.base import nearest
+from flows.repository import keys_of
 
 Outcome = Literal["ran", "cached", "skipped"]
 
@@ -133,7 +136,7 @@ def reproduce(root: Path, address: str, *, force: bool = False, plain_progress: 
     """
     with tempfile.TemporaryDirectory(prefix="recstill-") as folder:
         note = Path(folder) / "stage.json"
-        environment = {"RECSTILL_STAGE_NOTE": str(note)}
+        environment = {"RECSTILL_STAGE_NOTE": str(note), **_subject_key(root)}
         if plain_progress:
             environment["TTY_COMPATIBLE"] = "0"  # how rich is told that this is no terminal
         try:
@@ -164,6 +167,12 @@ def tracked_contents(root: Path, hashes: Collection[str]) -> dict[str, bytes]:
     except RecstillError:  # no repository of DVC: nothing is tracked
         return found
     return found
+
+
+def _subject_key(root: Path) -> dict[str, str]:
+    """The checkout's own key that names people, for stages of a worktree, which cannot see it."""
+    path = keys_of(root) / LOCAL_KEY
+    return {SUBJECT_VARIABLE: str(path.resolve())} if not os.environ.get(SUBJECT_VARIABLE) and path.is_file() else {}
 
 
 def _noted(note: Path) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from components.data.events import events_digest
+from components.data.excluding import Excluded
 from components.data.rows import Source
 from components.data.selection import select
+from components.data.subject_key import SubjectKey
 from components.data.times import DAY, SECOND, iso
 from components.data.validation import Validation, counts_by_reason, require_acceptable
 from components.data.vocabulary import vocabulary
@@ -36,20 +38,23 @@ class Ingested(NamedTuple):
     record: dict[str, Any]
 
 
-def ingest(source: Source, settings: SourceSettings, now: datetime) -> Ingested:
+def ingest(source: Source, settings: SourceSettings, now: datetime, key: SubjectKey | None = None) -> Ingested:
     """Read all of a source.
 
     Args:
         source: Where the events come from.
         settings: What is selected, and how many bad rows are accepted.
         now: The wall clock. An event more than a day later has a wrong time.
+        key: By which people are known who are to be left out.
 
     Raises:
+        SettingsError: Somebody is to be left out, and the key is missing or another one.
         DataError: The source cannot be read, lacks a column, has too many bad rows, or leaves no events or one user.
     """
     validation = Validation(round(now.timestamp() * SECOND) + DAY, source.time_unit)
+    excluded = Excluded(settings.exclude, key)
     for batch in source.batches():
-        validation.add(batch)
+        validation.add(batch, excluded.rows(batch))
     if not validation.rows:
         raise DataError(f"{settings.path} has no rows", "Point source.path in params.yaml to the interactions.")
     valid, rejected = validation.finish()
@@ -81,6 +86,8 @@ def ingest(source: Source, settings: SourceSettings, now: datetime) -> Ingested:
             "first_event": iso(events["timestamp"].min()),  # type: ignore[arg-type]
             "last_event": iso(events["timestamp"].max()),  # type: ignore[arg-type]
             "as_of": None if settings.as_of is None else settings.as_of.isoformat(),
+            # Neither who nor how many rows: that would be something about them.
+            **({"excluded_people": len(excluded)} if len(excluded) else {}),
             "window_seconds": None if settings.window is None else settings.window.total_seconds(),
             "digest": events_digest(events),
         },

@@ -56,7 +56,7 @@ class Validation:
     Attributes:
         latest: Microseconds since 1970; later events are from the future.
         time_unit: Unit of times that are numbers.
-        rows: Rows seen so far.
+        rows: Rows seen so far, without those that were left out.
     """
 
     latest: int
@@ -65,12 +65,17 @@ class Validation:
     _good: list[pl.DataFrame] = field(default_factory=list)
     _bad: list[pl.DataFrame] = field(default_factory=list)
     _starts: list[tuple[int, str, int]] = field(default_factory=list)
+    _seen: int = 0
 
     def __post_init__(self) -> None:
         self._schema = _batch_schema(self.latest)
 
-    def add(self, batch: RawRows) -> None:
+    def add(self, batch: RawRows, left_out: pl.Series | None = None) -> None:
         """Check one batch.
+
+        Args:
+            batch: Neighbouring rows.
+            left_out: ``(E,)`` bool: rows that count as not there; the others keep their numbers. None: none.
 
         Raises:
             DataError: A column holds something that is never an id or a time, such as lists.
@@ -83,12 +88,14 @@ class Validation:
                 "user": as_ids(raw["user"]),
                 "item": as_ids(raw["item"]),
                 "timestamp": microseconds(raw["timestamp"], self.time_unit),
-                "row": pl.int_range(self.rows, self.rows + len(raw), eager=True),
+                "row": pl.int_range(self._seen, self._seen + len(raw), eager=True),
                 "user_given": is_given(raw["user"]),
                 "item_given": is_given(raw["item"]),
                 "timestamp_given": is_given(raw["timestamp"]),
             }
         )
+        if left_out is not None:
+            parsed = parsed.filter(~left_out)
         good, failures = self._schema.filter(parsed)
         self._good.append(good.select("user", "item", "timestamp", "row"))
         if len(good) < len(parsed):
@@ -96,7 +103,7 @@ class Validation:
             reason = pl.coalesce(
                 pl.when(pl.col(rule) == "invalid").then(pl.lit(reason)) for rule, reason in _REASONS.items()
             )
-            places = details["row"] - self.rows
+            places = details["row"] - self._seen
             self._bad.append(
                 pl.DataFrame(
                     {
@@ -107,8 +114,9 @@ class Validation:
                     }
                 )
             )
-        self._starts.append((self.rows, batch.file, batch.first))
-        self.rows += len(raw)
+        self._starts.append((self._seen, batch.file, batch.first))
+        self._seen += len(raw)
+        self.rows += len(parsed)
 
     def finish(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """All good rows as an :class:`EventTable`, and the quarantine.

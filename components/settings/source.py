@@ -12,6 +12,15 @@ from components.settings.base import Settings
 PublishedKind = Literal["movielens-100k", "movielens-1m", "movielens-20m", "movielens-25m"]
 
 
+class Exclusion(Settings):
+    """People whose rows are left out before anything else is done, named by keyed hashes and never by an id."""
+
+    key: str = Field(pattern=r"^[0-9a-f]{16}$")
+    """Id of the key that the hashes were made with; ``RECSTILL_SUBJECT_KEY`` has to hold that one."""
+    subjects: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{24}$")], ...] = ()
+    """One hash a person; ``recstill erase`` writes them."""
+
+
 class _Selection(Settings):
     path: str
     """What ingest reads; DVC runs ingest again when it changes. A published set: its catalogue entry."""
@@ -21,6 +30,8 @@ class _Selection(Settings):
     """Only events at most this long before ``as_of`` (or the newest event) are used, e.g. ``P365D``. None: all."""
     max_rejected_share: float = Field(default=0.01, ge=0, le=1)
     """The stage fails when a greater share of rows than this is rejected by the schema check."""
+    exclude: Exclusion | None = None
+    """People who are left out, by keyed hashes. None: nobody."""
 
     @field_validator("as_of")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.data.ingesting import ingest, summary
 from components.data.sources import open_source
+from components.data.subject_key import subject_key
 from components.settings.source import SourceSettings
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file, write_json
@@ -16,7 +17,8 @@ def work(workspace: Workspace) -> None:
     """Write ``events.parquet``, ``items.parquet``, ``rejected.parquet`` and ``source.json``."""
     union: Any = SourceSettings  # No type, as far as mypy knows, but one of three.
     settings: SourceSettings = workspace.settings("source", union)
-    found = ingest(open_source(settings, workspace.root), settings, datetime.now(UTC))
+    key = subject_key(workspace.root / ".recstill" / "keys") if settings.exclude else None
+    found = ingest(open_source(settings, workspace.root), settings, datetime.now(UTC), key)
     for name, table in (("events", found.events), ("items", found.items), ("rejected", found.rejected)):
         with new_file(workspace.artifacts / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
