@@ -157,6 +157,22 @@ def restore_output(root: Path, revision: str, path: str, destination: Path) -> P
     )
     if md5 is None:
         raise IntegrityError(f"{LOCK} of {revision[:12]} has no output {path}", "`git show` tells what it has.")
+    return restore_object(root, md5, path, destination)
+
+
+def restore_object(root: Path, md5: str, path: str, destination: Path) -> Path:
+    """Bring back a file or folder by its MD5, from DVC's cache or else from the remote.
+
+    Args:
+        root: A checkout of the repository.
+        md5: Of its bytes; of a folder that of its listing, with ``.dir`` behind.
+        path: What it was called, for messages.
+        destination: What it is to be called. One that is there is replaced, once every byte is checked.
+
+    Raises:
+        IntegrityError: Its bytes are nowhere to be had undamaged.
+        StorageError: The remote cannot be reached.
+    """
     if not md5.endswith(FOLDER):
         with new_file(destination) as temporary:
             _fetched(root, md5, path, temporary)
