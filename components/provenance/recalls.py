@@ -25,7 +25,17 @@ _FOLDER = ".dir"  # what DVC puts behind the MD5 of a folder's listing
 
 
 class RecalledError(RecstillError):
-    """Something is not done with content that was recalled."""
+    """Something is not done with content that was recalled.
+
+    Args:
+        message: What is not done, and why.
+        remedy: What to do about it.
+        recalls: Those that stand against it.
+    """
+
+    def __init__(self, message: str, remedy: str = "", recalls: Sequence[Recall] = ()) -> None:
+        super().__init__(message, remedy)
+        self.recalls = tuple(recalls)
 
 
 class Content(Protocol):
@@ -187,6 +197,7 @@ def refuse_recalled(what: str, found: Sequence[Recall]) -> None:
         raise RecalledError(
             f"{what} is recalled: {found[0]}{more}",
             f"If that was wrong: `recstill recall {found[0].number} --lift --reason TEXT`.",
+            found,
         )
 
 

@@ -115,9 +115,9 @@ def service_app(
         return _response({"healthy": True}) if healthy() else _response({"healthy": False}, 503)
 
     async def readyz(request: Request) -> Response:
-        """Is a version live? For a readiness probe."""
-        version = live.current.label if live.current is not None else None
-        return _response({"ready": version is not None, "version": version}, 200 if version else 503)
+        """Is a version live? For a readiness probe. A version that is recalled answers on, and is told."""
+        record = live.readiness()
+        return _response(record, 200 if record["ready"] else 503)
 
     async def model(request: Request) -> Response:
         """What is live, where it comes from, how a candidate does, and what was refused."""

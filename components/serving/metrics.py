@@ -22,6 +22,8 @@ class Metrics:
         store_errors: Polls that could not read the store.
         candidate_errors: Questions that a candidate failed to answer, by mode; the live version answered them.
         live: 1 for the version that is live.
+        recalled: 1 for a version that is recalled, by whether it answers all the same (``yes``), or was to and is not
+            loaded (``no``).
         running: Requests that are being answered.
     """
 
@@ -40,6 +42,9 @@ class Metrics:
         self.store_errors = Counter("recstill_store_errors", "Polls that failed", registry=new)
         self.candidate_errors = Counter("recstill_candidate_errors", "Failures of a candidate", ["mode"], registry=new)
         self.live = Gauge("recstill_live_version", "1 for the live version", ["version"], registry=new)
+        self.recalled = Gauge(
+            "recstill_recalled_version", "1 for a recalled version", ["version", "answers"], registry=new
+        )
         self.running = Gauge("recstill_running_requests", "Requests being answered", registry=new)
         for role in ("live", "candidate"):
             self.refusals.labels(role)

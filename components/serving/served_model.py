@@ -48,6 +48,7 @@ class ServedModel:
         workers: How many of those threads one model may use.
         version: As it was registered; None for a package alone.
         identity: What ``/model`` tells of it besides: of the release and its attestation.
+        origins: Digests of all that it came from, for recalls to find.
 
     Attributes:
         label: ``movielens@v3``, or ``movielens`` for a package alone.
@@ -68,6 +69,7 @@ class ServedModel:
         *,
         version: int | None = None,
         identity: dict[str, Any] | None = None,
+        origins: frozenset[str] = frozenset(),
     ) -> None:
         self.predictor = Predictor(folder)
         golden = self.predictor.replay_golden()
@@ -77,6 +79,7 @@ class ServedModel:
         record = self.predictor.record
         self.name: str = record["name"]
         self.version = version
+        self.origins = origins
         self.label = self.name if version is None else f"{self.name}@v{version}"
         self._threads = threads
         self._queue = QuestionQueue(

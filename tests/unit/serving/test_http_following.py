@@ -68,12 +68,14 @@ class Place:
         )
 
     def point(self, release: Release) -> None:
+        self.switch(release)
+
+    def switch(self, release: Release, recalls: tuple[int, str] = (0, "")) -> None:
         key, keys = self.key, [self.key.public]
         before = current(self.store, "tiny", keys)
+        facts: dict[str, Any] = {"kind": "deploy", "who": "me", "why": "", "recalls": recalls}
         expected = before.number if before else 0
-        switch(
-            self.store, "tiny", release, expected=expected, kind="deploy", who="me", why="", key=key, keys=keys
-        )  # fmt: skip
+        switch(self.store, "tiny", release, expected=expected, key=key, keys=keys, **facts)
 
     def propose(self, release: Release, mode: Any, share: float = 1.0, seconds: float = 60, number: str = "a") -> None:
         until = time.time() + seconds

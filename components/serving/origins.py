@@ -1,0 +1,48 @@
+"""Everything that a release came from, by digest: what a recall of any of it has to find."""
+
+from __future__ import annotations
+
+from components.errors import IntegrityError
+from components.provenance.recalls import content_ids, plain_digest
+from components.provenance.slsa_form import parsed
+from components.provenance.stage_statement import StageStatement, payload_of
+from components.serving.releases import Release
+from components.storage.contract import ObjectStore
+
+STATEMENTS = "provenance.intoto.jsonl"
+
+
+def origin_ids(store: ObjectStore, release: Release) -> frozenset[str]:
+    """What a recall may name of a release: all of its lineage, and of the statements of its stages where it has them.
+
+    Their signatures are not asked for again: the release's own covers the file that holds them.
+
+    Raises:
+        MissingObjectError: The statements are gone.
+        IntegrityError: They are not what was attested.
+        StorageError: The store cannot be read.
+    """
+    found = set(content_ids(release))
+    if STATEMENTS in release.files:
+        content = store.get(release.key(STATEMENTS), release.files[STATEMENTS])
+        try:
+            for line in content.splitlines():
+                if line.strip():
+                    found |= statement_ids(parsed(payload_of(line)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise IntegrityError(f"{STATEMENTS} of {release} is not of the form that this version reads") from None
+    return frozenset(found)
+
+
+def statement_ids(statement: StageStatement) -> set[str]:
+    """What a stage read, ran and made, as digests: MD5 and SHA-256 of files, and what its outputs are as a whole."""
+    ids = {
+        *statement.outputs.values(),
+        *statement.inputs.values(),
+        *statement.code.values(),
+        *statement.digests.values(),
+        *statement.input_sha256.values(),
+        *statement.byproducts.values(),
+        *(digest for one in statement.subjects.values() for digest in (one.sha256, one.md5)),
+    }
+    return {plain_digest(one) for one in ids if one}
