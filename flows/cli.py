@@ -57,6 +57,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the stages of a scenario that are not up to date: from raw events to a package and a report."""
+    from flows.attesting import attest_run
     from flows.console import Console
     from flows.graph import pending, scenario_stages
     from flows.params import assign, read_params
@@ -71,6 +72,7 @@ def run(
     # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
     if not force and not pending(root, chosen):
         console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
+        attest_run(root, scenario, (), console.say)  # what plain `dvc repro` has made, nobody has attested yet
     else:
         results = _compressed(root, scenario, stages, chosen, force)
         console.summary(results, time.monotonic() - started)

@@ -16,6 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import RecstillError
 from flows.artifacts import publish_results
+from flows.attesting import attest_run
 from flows.console import Console
 from flows.graph import Stage, StageResult, reproduce, scenario_stages
 from flows.run_names import dated
@@ -74,11 +75,13 @@ def compress(root: str, scenario: str, addresses: list[str], force: bool = False
         future.wait()
     states = {address: future.state for address, future in futures.items()}
     failed = [address for address, state in states.items() if state.is_failed()]
+    done = [state.result() for address, state in states.items() if address not in failed]
+    attest_run(Path(root), scenario, done, Console().say)
     if failed:
         return Failed(message="\n".join(f"{address}: {states[address].message}" for address in failed))  # type: ignore[return-value]
     if known[-1].address in addresses:  # else the report that lies there is of an earlier run
         publish_results(scenario, Path(root) / "artifacts" / scenario / "report")
-    return [state.result() for state in states.values()]
+    return done
 
 
 def _side_by_side(stages: Sequence[Stage]) -> set[str]:

@@ -23,6 +23,7 @@ from flows.repository import (
     GitError,
     changes,
     git,
+    identity,
     keys_of,
     push,
     push_remote,
@@ -192,14 +193,17 @@ def read_back(work: Finalizing) -> None:
 
 
 def attest(work: Finalizing) -> None:
-    """The release in the store: package, verdict, and the signed attestation last."""
+    """The release in the store: package, verdict, statements of the stages, bill, and the signed attestation last."""
     from components.serving.releases import publish, verify_release, versions
+    from flows.attesting import statements_of
+    from flows.version_papers import any_dirty, version_papers
 
-    run, name = work.run, work.run.scenario
+    run, name, who = work.run, work.run.scenario, identity(work.run.checkout)
     key = signer(run.checkout, "nobody could use the version")
     package = run.worktree / "artifacts" / name / "package"
     with _one_at_a_time(run.checkout):
         work.release = work.release or _release_of(work, work.commit)
+        statements = statements_of(run.worktree, name, work.store, work.say) if work.release is None else []
         for attempt in range(_TRIES):
             if work.release is not None:
                 break
@@ -215,6 +219,17 @@ def attest(work: Finalizing) -> None:
                     commit=work.commit,
                     created=work.created,
                     key=key,
+                    beside=version_papers(
+                        run.worktree,
+                        name,
+                        version,
+                        commit=work.commit,
+                        created=work.created,
+                        statements=statements,
+                    ),
+                    dirty=any_dirty(statements),
+                    run_key=run.key,
+                    who=f"{who.name} <{who.email}>",
                 )
             except StorageError:
                 # Another checkout that shares the store may have taken the number meanwhile.

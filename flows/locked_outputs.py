@@ -6,7 +6,6 @@ DVC's own record of what it has hashed is not asked: every file is hashed again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from components.errors import IntegrityError, RecstillError
+from components.provenance.stage_run import FOLDER, listing, listing_md5
 from components.settings.reading import PARAMS_FILE, read_document
 from flows.repository import git
 
 LOCK = "dvc.lock"
-FOLDER = ".dir"
-"""What DVC puts behind the MD5 of a folder's listing."""
 _CHUNK = 1 << 20
 _ABSENT = object()
 
@@ -127,17 +125,6 @@ def entries(folder: Path) -> dict[str, str]:
     """MD5 of every file of a folder, by its name below it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_md5(path) for path in files}
-
-
-def listing(files: dict[str, str]) -> bytes:
-    """A folder's listing as DVC writes it: its MD5 is what names the folder."""
-    rows = sorted(({"md5": md5, "relpath": name} for name, md5 in files.items()), key=lambda row: row["relpath"])
-    return json.dumps(rows, sort_keys=True).encode()
-
-
-def listing_md5(content: bytes) -> str:
-    """What DVC names a folder by: the MD5 of its listing, and ``.dir``."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest() + FOLDER
 
 
 def stream_md5(stream: Any) -> str:

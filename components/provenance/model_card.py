@@ -1,7 +1,8 @@
 """The model card of a package: what it is, what it is worth, where it comes from; for people and for the hub.
 
-The front matter follows Hugging Face's model card metadata. Its ``base_model`` names a repository of the hub, which a
-teacher trained here is not: lineage is given as digests under ``recstill``.
+The front matter follows Hugging Face's model card metadata, https://huggingface.co/docs/hub/model-cards. ``base_model``
+and ``datasets`` are names of the hub's form, made of content: the first twelve digits of a digest. No repository of the
+hub has them, as the card says; the digests in full stand under ``recstill``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         "license": "other",
         "license_name": "terms-of-the-training-data",
         "library_name": "onnx",
+        **_names(str(record["name"]), lineage),
         "tags": ["recommender-system", "sequential-recommendation", "knowledge-distillation", "onnx", "recstill"],
         "model-index": [
             {
@@ -92,11 +94,47 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         "",
         "## Lineage",
         "",
+        *_about_names(str(record["name"]), lineage),
         *(f"- {name.replace('_', ' ')}: `{value}`" for name, value in lineage.items()),
         "",
     ]
     return "\n".join(lines)
 
 
+def _names(name: str, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hub draws its tree of models from."""
+    names: dict[str, Any] = {}
+    if teacher := content_name(name, "teacher", lineage):
+        names.update(base_model=teacher, base_model_relation="quantized")
+    if dataset := content_name(name, "dataset", lineage):
+        names["datasets"] = [dataset]
+    return names
+
+
+def _about_names(name: str, lineage: Mapping[str, Any]) -> list[str]:
+    names = [content_name(name, kind, lineage) for kind in ("teacher", "dataset")]
+    if not any(names):
+        return []
+    shown = " and ".join(f"`{one}`" for one in names if one)
+    return [
+        f"{shown}: names made of content, the first {_SHOWN} digits of the digests below. They are no repositories of "
+        "a hub; whoever has the bytes can compute them.",
+        "",
+    ]
+
+
+def content_name(name: str, kind: str, lineage: Mapping[str, Any]) -> str:
+    """The name of a teacher or data set by its content, such as ``recstill/movielens-teacher-595594e955bc``.
+
+    Args:
+        name: Scenario.
+        kind: ``teacher`` or ``dataset``.
+        lineage: Digests by kind; without that kind the name is empty.
+    """
+    digest = str(lineage.get(kind) or "")
+    return f"recstill/{name}-{kind}-{digest[:_SHOWN]}" if digest else ""
+
+
+_SHOWN = 12
 _METRICS = {"ndcg10": "NDCG@10", "recall10": "Recall@10", "mrr": "MRR"}
 _ABOUT = {"home": "Home", "licence": "Terms", "citation": "Cite"}

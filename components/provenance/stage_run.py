@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -140,6 +141,21 @@ def folder_hash(files: Mapping[str, str]) -> str:
     """
     lines = "".join(f"{files[name]}  {name}\n" for name in sorted(files, key=str.encode))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def listing(files: Mapping[str, str]) -> bytes:
+    """A folder's listing as DVC writes it: its MD5 is what names the folder.
+
+    Args:
+        files: MD5 by name below the folder.
+    """
+    rows = sorted(({"md5": md5, "relpath": name} for name, md5 in files.items()), key=lambda row: row["relpath"])
+    return json.dumps(rows, sort_keys=True).encode()
+
+
+def listing_md5(content: bytes) -> str:
+    """What DVC names a folder by: the MD5 of its listing, and ``.dir``."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + FOLDER
 
 
 def plain(value: Any) -> Any:

@@ -17,9 +17,11 @@ SIGNATURE = "signature.json"
 GOLDEN = "golden.json"
 CARD = "model_card.md"
 GATE = "gate.json"
+BUNDLE = "provenance.intoto.jsonl"
+BOM = "bom.cdx.json"
 ATTESTATION = "attestation.dsse.json"
 # What a release adds to a package; the attestation, not the record, lists it.
-_OF_RELEASE = (GATE, ATTESTATION)
+_OF_RELEASE = (GATE, BUNDLE, BOM, ATTESTATION)
 _AGAIN = "Take a fresh copy of the package."
 
 

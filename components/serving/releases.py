@@ -4,6 +4,8 @@
     The files of a package, once for all versions that hold the same; the id is the SHA-256 of ``package.json``.
 ``releases/<name>/v<N>/gate-<SHA-256>.json``
     The verdict that let it pass; of two that race for a version, neither can harm the other's.
+``releases/<name>/v<N>/provenance-<SHA-256>.intoto.jsonl``, ``bom-<SHA-256>.cdx.json``
+    The signed statements of all stages, and the bill of materials.
 ``releases/<name>/v<N>/attestation.dsse.json``
     Written last: a signed in-toto Statement whose subjects are all those files. A version is there when this is.
 """
@@ -21,16 +23,17 @@ from typing import Any
 
 from components.errors import DataError, IntegrityError, StorageError
 from components.provenance.signing import PublicKey, SigningKey, sign, verified
-from components.serving.package_folder import ATTESTATION, GATE, RECORD, PackageFolder
+from components.provenance.stage_statement import PAYLOAD_TYPE, STATEMENT
+from components.serving.package_folder import ATTESTATION, BOM, BUNDLE, GATE, RECORD, PackageFolder
 from components.storage.atomic import new_folder
 from components.storage.contract import MissingObjectError, ObjectStore
 from components.storage.digests import file_digest
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:recstill:release:1"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _HEX = re.compile(r"[0-9a-f]{64}")
+# What belongs to a version and not to its package: each lies under its own digest.
+_OWN = {GATE: "gate-{}.json", BUNDLE: "provenance-{}.intoto.jsonl", BOM: "bom-{}.cdx.json"}
 _ATTESTATION_KEY = re.compile(r"releases/([A-Za-z0-9_-]+)/v([1-9]\d*)/" + re.escape(ATTESTATION))
 
 
@@ -42,7 +45,8 @@ class Release:
         name: Scenario.
         version: From 1.
         package: The package's id: SHA-256 of ``package.json``.
-        files: SHA-256 by file name, ``package.json`` and ``gate.json`` among them.
+        files: SHA-256 by file name: the package's, ``gate.json``, and, since there are such,
+            ``provenance.intoto.jsonl`` and ``bom.cdx.json``.
         sizes: Bytes by file name.
         commit: That holds the run's ``dvc.lock`` and parameters.
         created: When that commit was made, ISO 8601, UTC.
@@ -50,6 +54,9 @@ class Release:
         gate: The verdict in short: ``passed``, ``kind``, ``challenger``, ``champion``, ``difference``.
         attestation: SHA-256 of the signed envelope.
         signed_by: Id of the key.
+        dirty: Was one of its stages run while code was in no commit? None: not known.
+        run_key: What identifies the run: the same data, parameters and code have the same. Empty: not known.
+        who: Whoever registered it: ``name <mail>``. Empty: not known.
     """
 
     name: str
@@ -63,14 +70,17 @@ class Release:
     gate: Mapping[str, Any]
     attestation: str
     signed_by: str
+    dirty: bool | None = None
+    run_key: str = ""
+    who: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}@v{self.version}"
 
     def key(self, file: str) -> str:
         """Where a file lies in the store."""
-        if file == GATE:
-            return f"{_folder(self.name, self.version)}/gate-{self.files[GATE]}.json"
+        if file in _OWN:
+            return f"{_folder(self.name, self.version)}/{_OWN[file].format(self.files[file])}"
         return f"packages/{self.package}/{file}"
 
 
@@ -84,6 +94,10 @@ def publish(
     commit: str,
     created: str,
     key: SigningKey,
+    beside: Mapping[str, bytes] | None = None,
+    dirty: bool | None = None,
+    run_key: str = "",
+    who: str = "",
 ) -> Release:
     """Put a package into the store as a version. The same again changes nothing and gives the same release.
 
@@ -96,6 +110,10 @@ def publish(
         commit: That holds the run's ``dvc.lock``.
         created: When that commit was made, ISO 8601.
         key: Signs.
+        beside: Contents by file name of what lies beside the package: ``provenance.intoto.jsonl``, ``bom.cdx.json``.
+        dirty: Was one of its stages run while code was in no commit? None: not known.
+        run_key: What identifies the run.
+        who: Whoever registers it.
 
     Raises:
         DataError: ``package`` is no package.
@@ -107,7 +125,11 @@ def publish(
     digests = {file: file_digest(path) for file, path in contents.items()}
     sizes = {file: path.stat().st_size for file, path in contents.items()}
     gate = (json.dumps(verdict, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    digests[GATE], sizes[GATE] = hashlib.sha256(gate).hexdigest(), len(gate)
+    own = {GATE: gate, **(beside or {})}
+    for file, content in own.items():
+        if file not in _OWN or file in contents:
+            raise DataError(f"{file!r} cannot lie beside the package of {name}@v{version}")
+        digests[file], sizes[file] = hashlib.sha256(content).hexdigest(), len(content)
     statement = {
         "_type": STATEMENT,
         "subject": [{"name": file, "digest": {"sha256": digests[file]}} for file in sorted(digests)],
@@ -121,6 +143,9 @@ def publish(
             "created": created,
             "lineage": folder.record.get("lineage", {}),
             "gate": {part: verdict.get(part) for part in ("passed", "kind", "challenger", "champion", "difference")},
+            "dirty": dirty,
+            "run": run_key,
+            "who": who,
         },
     }
     envelope = sign(json.dumps(statement, sort_keys=True).encode(), PAYLOAD_TYPE, key)
@@ -131,7 +156,8 @@ def publish(
         return release
     for file, path in sorted(contents.items()):
         store.put(release.key(file), path, digests[file])
-    store.put(release.key(GATE), gate, digests[GATE])
+    for file, content in own.items():
+        store.put(release.key(file), content, digests[file])
     if not store.put_if_absent(attested, envelope, release.attestation):
         _require_same(store, attested, envelope, f"{name}@v{version}")
     return release
@@ -261,6 +287,9 @@ def _release(statement: Mapping[str, Any], envelope: bytes, signer: str) -> Rele
         gate=dict(predicate["gate"]),
         attestation=hashlib.sha256(envelope).hexdigest(),
         signed_by=signer,
+        dirty=predicate.get("dirty"),
+        run_key=str(predicate.get("run") or ""),
+        who=str(predicate.get("who") or ""),
     )
 
 

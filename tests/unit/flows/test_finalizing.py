@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from components.errors import IntegrityError, RecstillError, SettingsError, StorageError
+from components.provenance.bill_of_materials import bill_problems
 from components.provenance.signing import signing_key, trusted_keys
+from components.provenance.stage_statement import find_statement, read_bundle
+from components.serving.package_folder import BOM, BUNDLE, GATE
 from components.serving.releases import read_release, verify_release, versions
 from flows.dvc_remote import verify_pushed
 from flows.events import ServerError
@@ -72,6 +76,36 @@ def test_a_run_becomes_a_version_whose_bytes_signature_tag_and_event_agree(check
     # The user's checkout is as it was.
     assert git(checkout, "rev-parse", "HEAD") == head and git(checkout, "status", "--porcelain") == "?? dvc.lock"
     assert git(checkout, "symbolic-ref", "HEAD") == "refs/heads/main"
+
+
+def test_a_version_has_its_statements_and_its_bill(checkout: Path) -> None:
+    done = finalize(run_of(checkout), nothing)
+    store, keys = store_of(checkout), trusted_keys(keys_of(checkout))
+    release = read_release(store, SCENARIO, 1, keys)
+    assert (release.dirty, release.run_key, release.who) == (False, KEY, "Tess Ter <tess@example.org>")
+    (statement,) = read_bundle(store.get(release.key(BUNDLE), release.files[BUNDLE]), keys, "the bundle")
+    assert statement.address == f"make@{SCENARIO}" and statement.attached == "afterwards"
+    assert statement.digests["package"] == release.package
+    held = f"artifacts/{SCENARIO}/package/"
+    attested = {path.removeprefix(held): one.sha256 for path, one in statement.subjects.items() if held in path}
+    assert attested == {file: digest for file, digest in release.files.items() if file not in (BUNDLE, BOM, GATE)}
+    bill = store.get(release.key(BOM), release.files[BOM])
+    assert bill_problems(bill) == []
+    assert json.loads(bill)["metadata"]["timestamp"] == done.created
+    stored = find_statement(store, SCENARIO, statement.entry, keys)
+    assert stored is not None and stored.subjects == statement.subjects
+
+
+@pytest.mark.parametrize("file", [BUNDLE, BOM])
+def test_a_damaged_paper_of_a_version_is_found(checkout: Path, file: str) -> None:
+    finalize(run_of(checkout), nothing)
+    store = store_of(checkout)
+    release = read_release(store, SCENARIO, 1, trusted_keys(keys_of(checkout)))
+    path = store.local_file(release.key(file))
+    assert path is not None
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-2])
+    assert [file in problem for problem in verify_release(store, release)] == [True]
 
 
 def test_doing_it_again_gives_the_same_version(checkout: Path) -> None:

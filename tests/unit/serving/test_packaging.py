@@ -67,6 +67,12 @@ def test_the_card_has_front_matter_that_a_hub_can_read(package: Path) -> None:
     assert {metric["type"]: metric["value"] for metric in results["metrics"]}["ndcg10"] == 0.0931
     assert front["recstill"]["lineage"]["teacher"] == LINEAGE["teacher"]
     assert results["dataset"]["name"] == "Synthetic interactions"
+    assert front["base_model"] == f"recstill/tiny-teacher-{LINEAGE['teacher'][:12]}"
+    assert front["base_model_relation"] == "quantized"
+    assert front["datasets"] == [f"recstill/tiny-dataset-{LINEAGE['dataset'][:12]}"]
+    # As the hub wants the names of repositories.
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]{1,96}", name) for name in (front["base_model"], *front["datasets"]))
+    assert "They are no repositories of a hub" in text
 
 
 def test_the_same_content_gives_the_same_package(

@@ -9,6 +9,7 @@ import pytest
 
 from components.errors import DataError, IntegrityError, StorageError
 from components.provenance.signing import SigningKey, sign, signing_key
+from components.provenance.stage_statement import payload_of
 from components.serving.candidate import Candidate, propose, read_candidate, withdraw
 from components.serving.pointer import PointerFollower, Switch, SwitchConflictError, current, history, switch
 from components.serving.predictor import Predictor
@@ -57,6 +58,41 @@ def test_what_is_published_is_read_fetched_and_answers(
     assert Predictor(place).replay_golden() > 0
     assert json.loads((place / "gate.json").read_text()) == VERDICT
     assert (versions(store, "tiny"), names(store), verify_release(store, release)) == ([1], ["tiny"], [])
+
+
+def test_papers_beside_the_package_are_signed_fetched_and_tolerated(
+    store: FolderStore, package: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    beside = {"provenance.intoto.jsonl": b"{}\n", "bom.cdx.json": b"{}"}
+    facts = {"dirty": True, "run_key": "e" * 64, "who": "Tess Ter <tess@example.org>"}
+    release = published(store, package, key, beside=beside, **facts)
+    found = read_release(store, "tiny", 1, [key.public])
+    assert found == release and {name: getattr(found, name) for name in facts} == facts
+    assert release.key("bom.cdx.json") == f"releases/tiny/v1/bom-{release.files['bom.cdx.json']}.cdx.json"
+    place = fetch_release(store, release, tmp_path / "fetched")
+    assert {name: (place / name).read_bytes() for name in beside} == beside
+    assert Predictor(place).replay_golden() > 0
+    store.delete(release.key("provenance.intoto.jsonl"))
+    assert "provenance.intoto.jsonl" in verify_release(store, release)[0]
+
+
+def test_an_older_release_without_papers_is_read_as_ever(store: FolderStore, package: Path, key: SigningKey) -> None:
+    published(store, package, key)
+    where = store.local_file(attestation_key("tiny", 1))
+    assert where is not None
+    statement = payload_of(where.read_bytes())
+    for field in ("dirty", "run", "who"):
+        del statement["predicate"][field]
+    where.write_bytes(sign(json.dumps(statement).encode(), PAYLOAD_TYPE, key))
+    found = read_release(store, "tiny", 1, [key.public])
+    assert (found.dirty, found.run_key, found.who) == (None, "", "")
+
+
+@pytest.mark.parametrize("file", ["package.json", "other.txt", "../gate.json"])
+def test_nothing_else_lies_beside_a_package(store: FolderStore, package: Path, key: SigningKey, file: str) -> None:
+    with pytest.raises(DataError, match="cannot lie beside"):
+        published(store, package, key, beside={file: b""})
+    assert list(store.list("")) == []
 
 
 def test_the_same_again_gives_the_same_bytes_and_another_one_is_refused(
