@@ -23,6 +23,7 @@ from flows import (
     soft_labels_cli,
     stack_cli,
     store_cli,
+    verify_cli,
 )
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def predict(
     Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
 
 
-for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli, reproduce_cli):
+for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli, reproduce_cli, verify_cli):
     commands.register(app)
 
 

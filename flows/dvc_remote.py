@@ -10,7 +10,6 @@ store, so that a team that shares a store shares these bytes too.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import tempfile
@@ -27,7 +26,18 @@ from dvc.repo import Repo
 
 from components.errors import IntegrityError, RecstillError, StorageError
 from components.storage.atomic import new_file, new_folder
-from flows.locked_outputs import FOLDER, LOCK, entries, file_md5, listing, listing_md5, lock_stages, outputs, stream_md5
+from flows.locked_outputs import (
+    FOLDER,
+    LOCK,
+    entries,
+    file_md5,
+    listed_files,
+    listing,
+    listing_md5,
+    lock_stages,
+    outputs,
+    stream_md5,
+)
 from flows.repository import main_checkout, store_of, without_credentials
 
 _REMOTE = "recstill-store"
@@ -67,7 +77,7 @@ def push_scenario(root: Path, scenario: str, say: Say, *, again: bool = False) -
     for md5, content in listings.items():
         if listing_md5(content) != md5:
             raise IntegrityError(f"an output of {scenario} is not what {LOCK} records", "Run the scenario again.")
-    with _remote(root) as remote:
+    with opened_remote(root) as remote:
 
         def send(md5: str) -> bool:
             source = files[md5]
@@ -75,7 +85,7 @@ def push_scenario(root: Path, scenario: str, say: Say, *, again: bool = False) -
                 return False
             if file_md5(source) != md5:
                 raise IntegrityError(f"{source} is not what {LOCK} records", "Run the scenario again.")
-            remote.odb.add([str(source)], localfs, [md5], check_exists=False)
+            put_object(remote.odb, md5, source)
             return True
 
         with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -86,7 +96,7 @@ def push_scenario(root: Path, scenario: str, say: Say, *, again: bool = False) -
                 if not _is_there(remote, md5, len(content), again):
                     source = Path(folder) / md5
                     source.write_bytes(content)
-                    remote.odb.add([str(source)], localfs, [md5], check_exists=False)
+                    put_object(remote.odb, md5, source)
                     written += 1
         say(f"{written} of {len(files) + len(listings)} objects written to {remote.address}")
     return written
@@ -109,7 +119,7 @@ def verify_pushed(root: Path, scenario: str, revision: str | None = None) -> lis
         StorageError: The remote cannot be reached.
     """
     recorded = outputs(root, scenario, revision)
-    with _remote(root) as remote:
+    with opened_remote(root) as remote:
         problems, wanted = [], {}
         for output in recorded:
             if not output.is_folder:
@@ -181,7 +191,7 @@ def restore_object(root: Path, md5: str, path: str, destination: Path) -> Path:
         record = folder.with_name(f"{folder.name}.listing")
         try:
             _fetched(root, md5, path, record)
-            listed = _parsed(record.read_bytes())
+            listed = listed_files(record.read_bytes())
         finally:
             record.unlink(missing_ok=True)
         for name, one in listed.items():
@@ -208,13 +218,25 @@ def own_cache(worktree: Path) -> None:
         settings["cache"] = {"dir": str(worktree.resolve() / ".dvc" / "cache")}
 
 
-class _Remote(NamedTuple):
+class Remote(NamedTuple):
+    """DVC's remote, opened.
+
+    Attributes:
+        address: For messages; it holds no credential.
+        odb: DVC's object database.
+    """
+
     address: str
     odb: Any
 
 
+def put_object(odb: Any, md5: str, file: Path) -> None:
+    """Write a file as an object; its digest is checked by the caller."""
+    odb.add([str(file)], localfs, [md5], check_exists=False)
+
+
 @contextmanager
-def _remote(root: Path) -> Iterator[_Remote]:
+def opened_remote(root: Path) -> Iterator[Remote]:
     """The default remote, or that of the store; whatever its library raises within the block is one clear error."""
     address = "of this checkout"
     try:
@@ -224,7 +246,7 @@ def _remote(root: Path) -> Iterator[_Remote]:
             # What another process has written or deleted since is not to be missed.
             if invalidate := getattr(odb.fs.fs, "invalidate_cache", None):
                 invalidate()
-            yield _Remote(address, odb)
+            yield Remote(address, odb)
     except (RecstillError, TypeError, AttributeError, NameError):
         raise
     except DvcException as error:
@@ -276,7 +298,7 @@ def _fetched(root: Path, md5: str, shown: str, target: Path) -> None:
     with _opened(root) as repo:
         if _copied(repo.cache.local, md5, target):
             return
-    with _remote(root) as remote:
+    with opened_remote(root) as remote:
         if _copied(remote.odb, md5, target):
             return
         address = remote.address
@@ -290,7 +312,7 @@ def _fetched(root: Path, md5: str, shown: str, target: Path) -> None:
 def _copied(odb: Any, md5: str, target: Path) -> bool:
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with _stream(odb, md5) as source, target.open("wb") as stream:
+        with open_object(odb, md5) as source, target.open("wb") as stream:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 stream.write(chunk)
@@ -302,20 +324,21 @@ def _copied(odb: Any, md5: str, target: Path) -> bool:
 def _stored_md5(odb: Any, md5: str) -> str | None:
     """MD5 of what is stored under a name; None when nothing is."""
     try:
-        with _stream(odb, md5) as stream:
+        with open_object(odb, md5) as stream:
             found = stream_md5(stream)
     except FileNotFoundError:
         return None
     return found + (FOLDER if md5.endswith(FOLDER) else "")
 
 
-def _stream(odb: Any, md5: str) -> Any:
+def open_object(odb: Any, md5: str) -> Any:
+    """An object of the remote as a stream that reads ahead by a bounded amount."""
     path = odb.oid_to_path(md5)
     # A remote's own file objects read ahead by 50 MB if left to themselves.
     return odb.fs.open(path, "rb") if odb.fs.protocol == "local" else odb.fs.open(path, "rb", block_size=_BLOCK)
 
 
-def _is_there(remote: _Remote, md5: str, size: int, hashed: bool) -> bool:
+def _is_there(remote: Remote, md5: str, size: int, hashed: bool) -> bool:
     """Whether the remote has an object, whole; a wrong one is removed, since it would be taken for the right one."""
     path = remote.odb.oid_to_path(md5)
     try:
@@ -329,19 +352,11 @@ def _is_there(remote: _Remote, md5: str, size: int, hashed: bool) -> bool:
 
 
 def _read_listing(odb: Any, md5: str) -> dict[str, str]:
-    with _stream(odb, md5) as stream:
+    with open_object(odb, md5) as stream:
         content = stream.read()
     if listing_md5(content) != md5:
         raise ValueError("damaged")
-    return _parsed(content)
-
-
-def _parsed(content: bytes) -> dict[str, str]:
-    listed = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
-    for name in listed:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise IntegrityError(f"the listing of a folder names {name!r}, which lies outside of it")
-    return listed
+    return listed_files(content)
 
 
 def _state(error: Exception) -> str:

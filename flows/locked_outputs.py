@@ -6,6 +6,7 @@ DVC's own record of what it has hashed is not asked: every file is hashed again.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,6 +126,19 @@ def entries(folder: Path) -> dict[str, str]:
     """MD5 of every file of a folder, by its name below it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_md5(path) for path in files}
+
+
+def listed_files(content: bytes) -> dict[str, str]:
+    """The files of a folder by its listing: their MD5s by name.
+
+    Raises:
+        IntegrityError: It names a file outside of the folder.
+    """
+    listed = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
+    for name in listed:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise IntegrityError(f"the listing of a folder names {name!r}, which lies outside of it")
+    return listed
 
 
 def stream_md5(stream: Any) -> str:

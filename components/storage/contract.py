@@ -88,6 +88,15 @@ class ObjectStore(Protocol):
             StorageError: The store cannot be read, or the file cannot be written.
         """
 
+    def check(self, key: str, sha256: str) -> None:
+        """Read an object in pieces and compare its digest; nothing of it is kept.
+
+        Raises:
+            MissingObjectError: There is no such object.
+            IntegrityError: The content has another digest.
+            StorageError: The store cannot be read.
+        """
+
     def size(self, key: str) -> int | None:
         """Bytes of an object, None when there is none."""
 

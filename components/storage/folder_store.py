@@ -78,6 +78,19 @@ class FolderStore:
             if not _copy(self._path(key), temporary, sha256):
                 raise damaged(key, self.address)
 
+    def check(self, key: str, sha256: str) -> None:
+        """Hash the file."""
+        path = self._path(key)
+        try:
+            with path.open("rb", buffering=0) as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise missing(key, self.address) from None
+        except PermissionError:
+            raise StorageError(f"{path} cannot be read", "Check its permissions.") from None
+        if found != sha256:
+            raise damaged(key, self.address)
+
     def size(self, key: str) -> int | None:
         """Size of the file."""
         path = self._path(key)

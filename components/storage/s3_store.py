@@ -154,6 +154,10 @@ class S3Store:
         with new_file(path) as temporary, temporary.open("wb") as stream:
             self._read(key, stream, sha256)
 
+    def check(self, key: str, sha256: str) -> None:
+        """Read to nowhere, and again a few times if it is cut short or damaged."""
+        self._read(key, _Nowhere(), sha256)
+
     def size(self, key: str) -> int | None:
         """Bytes by a HEAD request."""
         head = self._head(key)
@@ -203,7 +207,7 @@ class S3Store:
         checked_key(key)
         return None
 
-    def _read(self, key: str, target: BinaryIO, sha256: str | None) -> None:
+    def _read(self, key: str, target: BinaryIO | _Nowhere, sha256: str | None) -> None:
         """Fill ``target`` with the object's content, checked."""
         for attempt in range(_ATTEMPTS):
             last = attempt == _ATTEMPTS - 1
@@ -293,6 +297,19 @@ class S3Store:
 
     def _explained(self, error: Exception, key: str = "") -> StorageError:
         return explained(error, self.address, self._endpoint, key)
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that keeps nothing."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def truncate(self, size: int | None = None) -> int:
+        return 0
+
+    def write(self, content: Any) -> int:
+        return len(content)
 
 
 def _sent_whole(send: Callable[[], object]) -> None:

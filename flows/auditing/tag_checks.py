@@ -1,0 +1,47 @@
+"""Tags against attestations: what registers a version in git has to say what the signed release says."""
+
+from __future__ import annotations
+
+from components.serving.releases import attestation_key
+from flows.auditing.audited import Audited
+from flows.auditing.registered import Version
+from flows.registry import version_tag
+
+
+def check_tags(audit: Audited) -> None:
+    """Tell tags that are missing, of another commit, of another attestation, or of a form that GTO does not make."""
+    tagged = {version.name for version in audit.versions if version.tag is not None}
+    for version in audit.chosen:
+        if version.release is not None:
+            _check(audit, version, mine=version.name in tagged or version.here)
+
+
+def _check(audit: Audited, version: Version, *, mine: bool) -> None:
+    release, tag = version.release, version.tag
+    assert release is not None
+    name = version_tag(version.name, version.number)
+    ref, what, of = f"refs/tags/{name}", f"the tag {name}", [str(version)]
+    again = f"`git tag -d {name}`, then `recstill verify --repair` makes it as the signed release says."
+    switched = version.attestations - {release.attestation}
+    if switched:
+        text = f"it is not the one that was made live: that one has sha256:{min(switched)[:12]}"
+        audit.in_store("mismatch", attestation_key(version.name, version.number), f"the attestation of {version}", text,
+                       "Somebody has put another one in its place. Put it back from a copy.", of)  # fmt: skip
+    if tag is None:
+        text = f"{version} is attested and has no tag: its registration has stopped halfway, or the tag was deleted"
+        remedy = "`git fetch --tags`, or `recstill verify --repair`, or retrain again: that completes a registration."
+        audit.in_git("missing", ref, what, text, remedy, of, "damage" if mine else "note")
+        return
+    if not tag.annotated:
+        audit.in_git("forged", ref, what, "it has no message: no registration made it", again, of)
+        return
+    if tag.commit != release.commit:
+        text = f"it is of commit {tag.commit[:12]}, and the signed release is of {release.commit[:12]}"
+        audit.in_git("forged", ref, what, text, again, of)
+    if tag.attestation != release.attestation:
+        named = f"sha256:{tag.attestation[:12]}" if tag.attestation else "none"
+        text = (
+            f"its message names the attestation {named}, and {version} has sha256:{release.attestation[:12]} "
+            f"(releases/{version.name}/v{version.number}/attestation.dsse.json)"
+        )
+        audit.in_git("forged", ref, what, text, f"One of the two was replaced. {again}", of)

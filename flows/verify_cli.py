@@ -1,0 +1,94 @@
+"""``recstill verify``: is every byte of every registered version there and unchanged?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.auditing.verifying import Verified
+    from flows.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the main app."""
+    app.command()(verify)
+
+
+def verify(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME[@vN]...]", help="Versions, or models for all of theirs; none: everything."),
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Everything; the same as naming nothing.")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=256, help="Objects read at once; else one a core.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on from what an interrupted run of the last 24 hours has found good, or read everything.",
+        ),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Read and hash every byte of registered versions, in DVC's remote and the store, and check every signature.
+
+    Exit status 0: all is well. 3: something was found. 1: it could not be done. Interrupted, it goes on where it was.
+    """
+    from components.errors import SettingsError
+    from flows.auditing.exit_status import FOUND
+    from flows.auditing.progress import ByteProgress
+    from flows.auditing.verifying import verify as verify_versions
+    from flows.console import Console
+    from flows.repository import enter_checkout
+
+    if everything and targets:
+        raise SettingsError("--all and versions exclude each other", "Give one of them.")
+    root = enter_checkout()
+    with ByteProgress("verify", show=not as_json) as progress:
+        found = verify_versions(root, targets or (), workers=workers, resume=resume, begin=progress.begin)
+    if as_json:
+        Console().document(_record(found))
+    else:
+        _tell(Console(), found)
+    if found.damaged:
+        raise typer.Exit(FOUND)
+
+
+def _record(found: Verified) -> dict[str, Any]:
+    return {
+        "versions": list(found.versions),
+        "objects": found.objects,
+        "bytes": found.bytes,
+        "bytes_of_an_interrupted_run": found.reused,
+        "seconds": round(found.seconds, 3),
+        "damage": len(found.damaged),
+        "notes": len(found.findings) - len(found.damaged),
+        "findings": [finding.record for finding in found.findings],
+    }
+
+
+def _tell(console: Console, found: Verified) -> None:
+    from flows.cache_tables import counted, size
+
+    for finding in found.findings:
+        damage = finding.severity == "damage"
+        console.say(f"{'✗' if damage else '·'} {finding}", style="red" if damage else "yellow")
+        if finding.remedy:
+            console.say(f"    {finding.remedy}", style="dim")
+    rate = f", {size(int(found.bytes / found.seconds))}/s" if found.bytes and found.seconds > 1 else ""
+    again = f", {size(found.reused)} of it by an interrupted run" if found.reused else ""
+    console.say(
+        f"{counted(len(found.versions), 'version')}: {counted(found.objects, 'object')}, {size(found.bytes)} read and "
+        f"hashed{again}, in {found.seconds:.1f} s{rate}"
+    )
+    notes = len(found.findings) - len(found.damaged)
+    if found.damaged:
+        console.say(f"{counted(len(found.damaged), 'damage')} found, {counted(notes, 'note')}", style="bold red")
+    else:
+        told = f"; {counted(notes, 'note')}" if notes else ""
+        console.say(f"every byte is as it was written{told}", style="bold green")
