@@ -11,6 +11,7 @@ from components.storage.contract import ObjectStore
 from flows.auditing.claims import Ledger
 from flows.auditing.findings import Finding, Kind, Severity
 from flows.auditing.hashing import Places
+from flows.auditing.lock_history import LockHistory, StageRun
 from flows.auditing.registered import Tag, Version
 from flows.repository import without_credentials
 
@@ -30,6 +31,7 @@ class Audited:
         versions: Every registered version that is known.
         chosen: Those to look at.
         whole: Whether all are chosen, so that what nobody refers to can be told.
+        locks: Every ``dvc.lock`` of the repository.
         ledger: What must be there.
         findings: What was found so far.
     """
@@ -41,6 +43,7 @@ class Audited:
     versions: list[Version]
     chosen: list[Version]
     whole: bool
+    locks: LockHistory
     ledger: Ledger = field(default_factory=Ledger)
     findings: list[Finding] = field(default_factory=list)
 
@@ -48,6 +51,11 @@ class Audited:
     def store(self) -> ObjectStore:
         """The object store."""
         return self.places.store
+
+    def stages(self, version: Version) -> list[StageRun]:
+        """What the lock of a version's commit says of its scenario; nothing when it cannot be read."""
+        lock = self.locks.at([version.commit])[version.commit] if version.here and version.commit else None
+        return [run for run in lock.stages if run.scenario == version.name] if lock else []
 
     @property
     def names(self) -> list[str]:
@@ -61,6 +69,7 @@ class Audited:
         what: str,
         problem: str,
         remedy: str = COPY,
+        *,
         versions: Sequence[str] = (),
         severity: Severity = "damage",
     ) -> None:
@@ -75,6 +84,7 @@ class Audited:
         what: str,
         problem: str,
         remedy: str = "",
+        *,
         versions: Sequence[str] = (),
         severity: Severity = "damage",
     ) -> None:

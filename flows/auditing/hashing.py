@@ -133,8 +133,9 @@ def _of_remote(claim: Claim, remote: RemoteObjects | None) -> tuple[str, str] | 
         return "missing", "it is not there"
     except PermissionError:
         return "corrupt", "it may not be read"
+    problem = ""
     if md5 != claim.md5:
-        return "corrupt", f"its bytes have the MD5 {md5}, and not the one that names it"
-    if claim.sha256:
-        return "corrupt", f"its MD5 is right, and its SHA-256 is not {claim.sha256}, which its statement says"
-    return None
+        problem = f"its bytes have the MD5 {md5}, and not the one that names it"
+    elif claim.sha256:
+        problem = f"its MD5 is right, and its SHA-256 is not {claim.sha256}, which its statement says"
+    return ("corrupt", problem) if problem else None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from components.errors import IntegrityError
 from components.soft_labels.manifest import MANIFEST_NAME, Manifest, read_manifest, record_name, written
 from flows.auditing.audited import Audited
 from flows.auditing.claims import Claim
 from flows.auditing.registered import Version
-from flows.locked_outputs import FOLDER, LOCK, listed_files, listing_md5, lock_stages
+from flows.locked_outputs import FOLDER, LOCK, listed_files, listing_md5
 
 _MANIFEST = re.compile(r"artifacts/[^/]+/soft_labels/manifest\.json")
 _LARGEST_MANIFEST = 1 << 30
@@ -28,49 +27,47 @@ def expect_outputs(audit: Audited, sha256: Mapping[str, str]) -> None:
     listings: dict[str, dict[str, str] | None] = {}
     manifests: dict[str, tuple[str, set[str]]] = {}
     for version in audit.chosen:
-        for address, stage in _stages(audit, version).items():
-            remedy = f"`recstill verify --repair` looks for another copy; {address} makes it again."
-            for out in stage.get("outs") or ():
-                path, md5 = str(out["path"]), str(out.get("md5") or "")
-                _claim(audit, version, md5, path, remedy, sha256)
+        for run in audit.stages(version):
+            remedy = f"`recstill verify --repair` looks for another copy; {run.address} makes it again."
+            for path, md5 in run.outputs.items():
+                audit.ledger.add(_claim(version, md5, path, remedy, sha256.get(md5)))
                 if md5.endswith(FOLDER):
-                    for name, one in (_members(audit, listings, md5) or {}).items():
-                        _claim(audit, version, one, f"{path}/{name}", remedy, sha256)
+                    for name, one in (members(audit, listings, md5) or {}).items():
+                        audit.ledger.add(_claim(version, one, f"{path}/{name}", remedy, sha256.get(one)))
                 if _MANIFEST.fullmatch(path):
                     manifests.setdefault(md5, (path, set()))[1].add(str(version))
     for md5, (path, versions) in manifests.items():
         _expect_labels(audit, md5, path, versions)
 
 
-def _stages(audit: Audited, version: Version) -> dict[str, Any]:
-    """What the lock of a version says of its scenario; nothing when its commit is not here, which is told."""
-    if version.commit is None:
-        return {}
-    if not version.here:
+def tell_locks(audit: Audited) -> None:
+    """Tell versions whose lock cannot be looked at."""
+    for version in audit.chosen:
+        if version.commit is None or audit.stages(version):
+            continue
+        if version.here:
+            text = f"{LOCK} of commit {version.commit[:12]} is missing, damaged, or records no run of {version.name}"
+            audit.in_git("corrupt", version.commit, f"{LOCK} of {version}", text, "", versions=[str(version)])
+            continue
+        text = f"commit {version.commit[:12]} is not in this repository: its bytes in DVC's remote were not looked at"
+        # Of a model that nobody has a tag of here, it is another repository's that shares the store.
+        mine = any(one.tag for one in audit.versions if one.name == version.name)
         audit.in_git(
             "missing",
             version.commit,
             f"the commit of {version}",
-            f"commit {version.commit[:12]} is not in this repository: its bytes in DVC's remote were not looked at",
+            text,
             "Fetch it from where the version was registered.",
-            [str(version)],
-            # Of a model that nobody has a tag of here, it is another repository's that shares the store.
-            "damage" if any(one.tag for one in audit.versions if one.name == version.name) else "note",
+            versions=[str(version)],
+            severity="damage" if mine else "note",
         )
-        return {}
-    try:
-        stages = lock_stages(audit.root, version.commit)
-    except IntegrityError as error:
-        audit.in_git("corrupt", version.commit, f"{LOCK} of {version}", error.message, error.remedy, [str(version)])
-        return {}
-    return {address: stage for address, stage in stages.items() if address.partition("@")[2] == version.name}
 
 
-def _claim(audit: Audited, version: Version, md5: str, path: str, remedy: str, sha256: Mapping[str, str]) -> None:
-    audit.ledger.add(Claim("remote", md5, path, sha256.get(md5), md5.removesuffix(FOLDER), remedy, {str(version)}))
+def _claim(version: Version, md5: str, path: str, remedy: str, sha256: str | None) -> Claim:
+    return Claim("remote", md5, path, sha256, md5.removesuffix(FOLDER), remedy, {str(version)})
 
 
-def _members(audit: Audited, listings: dict[str, dict[str, str] | None], md5: str) -> dict[str, str] | None:
+def members(audit: Audited, listings: dict[str, dict[str, str] | None], md5: str) -> dict[str, str] | None:
     """Names and MD5s of a folder's files; None when its listing is not what it should be, which hashing tells."""
     if md5 not in listings:
         listings[md5] = None

@@ -14,6 +14,7 @@ from components.serving.releases import attestation_key
 from components.storage.contract import MissingObjectError
 from flows.auditing.audited import COPY, Audited
 from flows.auditing.claims import Claim
+from flows.auditing.logs import kind_of
 from flows.auditing.registered import Version
 
 _ADDRESSED = re.compile(r"releases/([A-Za-z0-9_-]+)/v([1-9]\d*)/[a-z]+-([0-9a-f]{64})\.[a-z.]+")
@@ -82,19 +83,18 @@ def _tell(audit: Audited, version: Version) -> None:
         if version.tag is not None and version.tag.attestation is None:
             text = f"it registers {version}, which is not in the store, and names no attestation"
             audit.in_git("forged", f"refs/tags/{version.tag.name}", f"the tag {version.tag.name}", text,
-                         f"Somebody made it by hand; if so: `git tag -d {version.tag.name}`.", of)  # fmt: skip
+                         f"Somebody made it by hand; if so: `git tag -d {version.tag.name}`.", versions=of)  # fmt: skip
         elif version.tag is None and not version.attestations:
             # Files of a registration that was given up before its attestation was written: no version, no harm.
             return
         else:
             named = "its tag" if version.tag else "the log of what was live"
-            audit.in_store("missing", key, what, f"it is not in the store, and {named} names it", _SIGNED_ANEW, of)
+            audit.in_store(
+                "missing", key, what, f"it is not in the store, and {named} names it", _SIGNED_ANEW, versions=of
+            )
         return
     text = problem.message if problem else ""
-    kind = "signature" if "no trusted key has signed" in text else "corrupt"
-    if "is that of" in text:
-        kind = "mismatch"
-    audit.in_store(kind, key, what, text, _SIGNED_ANEW, of)  # type: ignore[arg-type]  # one of Kind
+    audit.in_store(kind_of(text), key, what, text, _SIGNED_ANEW, versions=of)
 
 
 def _expect_addressed(audit: Audited) -> None:
@@ -112,7 +112,9 @@ def _expect_addressed(audit: Audited) -> None:
                 audit.in_store("orphan", key, found[3], text, "It does no harm.", severity="note")
         elif found[3] != ATTESTATION:
             text = f"it lies among the files of {version}, and the attestation does not list it"
-            audit.in_store("orphan", key, found[3], text, "Nobody reads it. Find out who put it there.", [str(version)])
+            audit.in_store(
+                "orphan", key, found[3], text, "Nobody reads it. Find out who put it there.", versions=[str(version)]
+            )
 
 
 def _expect_packages(audit: Audited) -> None:
@@ -148,7 +150,7 @@ def _expect_packages(audit: Audited) -> None:
         for name in sorted(names - set(listed) - {RECORD}):
             text = f"{RECORD} of this package does not list it"
             audit.in_store("orphan", f"packages/{package}/{name}", name, text,
-                           "Nobody reads it. Find out who put it there.", sorted(of[package]))  # fmt: skip
+                           "Nobody reads it. Find out who put it there.", versions=sorted(of[package]))  # fmt: skip
         if not of[package] and not _expected_without_release(audit):
             text = "no release names this package"
             audit.in_store(
@@ -175,8 +177,8 @@ def _manifest_of(audit: Audited, key: str, what: str, of: set[str]) -> dict[str,
     if key not in audit.places.in_store:
         text = "it is kept without a manifest: its writer was killed, or the manifest is gone"
         audit.in_store("missing", key, f"the manifest of {what}", text,
-                       "The next retraining that keeps this teacher writes it again.", sorted(of),
-                       "damage" if of else "note")  # fmt: skip
+                       "The next retraining that keeps this teacher writes it again.", versions=sorted(of),
+                       severity="damage" if of else "note")  # fmt: skip
         return None
     try:
         files = json.loads(audit.store.get(key))["files"]

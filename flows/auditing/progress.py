@@ -68,6 +68,5 @@ class ByteProgress:
         # What an interrupted run has read came for nothing: only the rest says how long the rest will take.
         rate = (self._done - self._reused) / max(now - self._started, 1e-6)
         left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
-        self._console.print(
-            f"{self._what}: {self._done / 2**20:,.0f} of {self._total / 2**20:,.0f} MiB, {rate / 2**20:,.0f} MiB/s{left}"
-        )
+        done, total = (f"{size / 2**20:,.0f}" for size in (self._done, self._total))
+        self._console.print(f"{self._what}: {done} of {total} MiB, {rate / 2**20:,.0f} MiB/s{left}")

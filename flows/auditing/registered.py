@@ -127,15 +127,3 @@ def registered_versions(
         except (IntegrityError, MissingObjectError) as error:
             one.problem = error
     return [found[pair] for pair in sorted(found)]
-
-
-def mark_commits(root: Path, versions: Sequence[Version]) -> None:
-    """Note of each version whether the repository has its commit."""
-    commits = sorted({version.commit for version in versions if version.commit})
-    if not commits or not is_repository(root):
-        return
-    asked = "".join(f"{commit}^{{commit}}\n" for commit in commits).encode()
-    answers = git(root, "cat-file", "--batch-check", content=asked).splitlines()
-    here = {commit for commit, answer in zip(commits, answers, strict=True) if answer.split()[1:2] == ["commit"]}
-    for version in versions:
-        version.here = version.commit in here

@@ -26,22 +26,22 @@ def _check(audit: Audited, version: Version, *, mine: bool) -> None:
     if switched:
         text = f"it is not the one that was made live: that one has sha256:{min(switched)[:12]}"
         audit.in_store("mismatch", attestation_key(version.name, version.number), f"the attestation of {version}", text,
-                       "Somebody has put another one in its place. Put it back from a copy.", of)  # fmt: skip
+                       "Somebody has put another one in its place. Put it back from a copy.", versions=of)  # fmt: skip
     if tag is None:
         text = f"{version} is attested and has no tag: its registration has stopped halfway, or the tag was deleted"
         remedy = "`git fetch --tags`, or `recstill verify --repair`, or retrain again: that completes a registration."
-        audit.in_git("missing", ref, what, text, remedy, of, "damage" if mine else "note")
+        audit.in_git("missing", ref, what, text, remedy, versions=of, severity="damage" if mine else "note")
         return
     if not tag.annotated:
-        audit.in_git("forged", ref, what, "it has no message: no registration made it", again, of)
+        audit.in_git("forged", ref, what, "it has no message: no registration made it", again, versions=of)
         return
     if tag.commit != release.commit:
         text = f"it is of commit {tag.commit[:12]}, and the signed release is of {release.commit[:12]}"
-        audit.in_git("forged", ref, what, text, again, of)
+        audit.in_git("forged", ref, what, text, again, versions=of)
     if tag.attestation != release.attestation:
         named = f"sha256:{tag.attestation[:12]}" if tag.attestation else "none"
         text = (
             f"its message names the attestation {named}, and {version} has sha256:{release.attestation[:12]} "
             f"(releases/{version.name}/v{version.number}/attestation.dsse.json)"
         )
-        audit.in_git("forged", ref, what, text, f"One of the two was replaced. {again}", of)
+        audit.in_git("forged", ref, what, text, f"One of the two was replaced. {again}", versions=of)

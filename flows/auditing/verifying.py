@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.errors import RecstillError, SettingsError, StorageError
-from components.provenance.signing import trusted_keys
+from components.errors import SettingsError
+from components.provenance.signing import PublicKey, trusted_keys
 from flows.auditing.audited import Audited
 from flows.auditing.claims import Claim
 from flows.auditing.findings import Finding, damages, in_order
 from flows.auditing.hashing import Places, check_all
 from flows.auditing.journal import JOURNAL, Journal
+from flows.auditing.lock_history import LockHistory
 from flows.auditing.logs import check_logs, live_attestations
 from flows.auditing.orphans import tell_orphans
-from flows.auditing.outputs import expect_outputs
+from flows.auditing.outputs import expect_outputs, tell_locks
 from flows.auditing.packages import expect_releases, expect_teachers
-from flows.auditing.registered import Version, mark_commits, read_tags, registered_versions
+from flows.auditing.registered import Version, read_tags, registered_versions
+from flows.auditing.statements import check_bundles, read_statements, sha256_by_md5, teacher_files
 from flows.auditing.tag_checks import check_tags
 from flows.registry import parsed, shown
 from flows.remote_objects import StoredBytes, remote_objects
-from flows.repository import keys_of, store_of, without_credentials
+from flows.repository import keys_of, store_of
 
 Begin = Callable[[int, int], Callable[[int, bool], None]]
 """Is told how many objects and bytes will be read, and gives what is called with the size of each that is done."""
@@ -87,9 +89,12 @@ def verify(
     started = time.monotonic()
     workers = workers or max(2, os.cpu_count() or 1)
     with _opened(root, targets) as audit:
-        expect_outputs(audit, {})
+        tell_locks(audit)
+        statements = read_statements(audit)
+        check_bundles(audit, statements)
+        expect_outputs(audit, sha256_by_md5(statements.values()))
         expect_releases(audit)
-        expect_teachers(audit, {})
+        expect_teachers(audit, teacher_files(statements.values()))
         check_tags(audit)
         check_logs(audit)
         claims = list(audit.ledger)
@@ -124,15 +129,12 @@ def _opened(root: Path, targets: Sequence[str]) -> Iterator[Audited]:
     store = store_of(root)
     in_store = {one.key: StoredBytes(one.bytes, repr(one.modified)) for one in store.list("")}
     tags = read_tags(root)
-    findings: list[Finding] = []
-    try:
-        keys = trusted_keys(keys_of(root))
-    except SettingsError:
-        if any(key.startswith("releases/") for key in in_store):
-            raise
-        keys = ()
-    versions = registered_versions(store, keys, tags, in_store, live_attestations(store, in_store))
-    mark_commits(root, versions)
+    keys = _keys(root, in_store)
+    versions = registered_versions(store, keys, tags, in_store, live_attestations(store, in_store, keys))
+    locks = LockHistory.read(root)
+    has = locks.has_commits([version.commit for version in versions if version.commit])
+    for version in versions:
+        version.here = has.get(version.commit or "", False)
     chosen = _chosen(versions, targets)
     with ExitStack() as opened:
         remote, in_remote = None, {}
@@ -140,7 +142,17 @@ def _opened(root: Path, targets: Sequence[str]) -> Iterator[Audited]:
             remote = opened.enter_context(remote_objects(root))
             in_remote = remote.listed()
         places = Places(store, remote, in_store, in_remote)
-        yield Audited(root, places, keys, tags, versions, chosen, not targets, findings=findings)
+        yield Audited(root, places, keys, tags, versions, chosen, not targets, locks)
+
+
+def _keys(root: Path, in_store: Collection[str]) -> Sequence[PublicKey]:
+    """Those that are trusted; an empty store needs none."""
+    try:
+        return trusted_keys(keys_of(root))
+    except SettingsError:
+        if any(key.startswith(("releases/", "provenance/", "recalls/")) for key in in_store):
+            raise
+        return ()
 
 
 def _chosen(versions: Sequence[Version], targets: Sequence[str]) -> list[Version]:

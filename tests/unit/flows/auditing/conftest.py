@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.unit.flows.auditing.many_versions import VARIABLES, many_versions
+from tests.unit.flows.auditing.many_versions import VARIABLES, copy_of, many_versions
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +18,6 @@ def checkout(registered_checkout: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """A copy of it, which is the current folder."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    copy = tmp_path / "checkout"
-    shutil.copytree(registered_checkout, copy, symlinks=True)
+    copy = copy_of(registered_checkout, tmp_path / "checkout")
     monkeypatch.chdir(copy)
     return copy

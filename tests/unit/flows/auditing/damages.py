@@ -105,7 +105,7 @@ def _cuts(root: Path, groups: dict[str, list[str]], draw: random.Random) -> Iter
 def _deletes(root: Path, groups: dict[str, list[str]], draw: random.Random) -> Iterator[Damage]:
     while True:
         group, file = _any(groups, draw)
-        yield Damage("delete", group, (name_of(file),), lambda copy, f=file: (copy / f).unlink())  # type: ignore[misc]
+        yield Damage("delete", group, (name_of(file),), _deleting([file]))
 
 
 def _swaps(root: Path, groups: dict[str, list[str]], draw: random.Random) -> Iterator[Damage]:
@@ -205,8 +205,16 @@ def _truncated(root: Path, groups: dict[str, list[str]], draw: random.Random) ->
     while True:
         folder = draw.choice(sorted(logs))
         lost = sorted(logs[folder])[-draw.randrange(1, len(logs[folder]) + 1) :]
-        yield Damage("truncated", "releases" if "/prod" in folder else folder.split("/")[2], (
-            name_of(lost[-1]), name_of(lost[0])), lambda copy, lost=lost: [(copy / file).unlink() for file in lost] and None)  # type: ignore[misc]  # fmt: skip
+        place = "releases" if "/prod" in folder else folder.split("/")[2]
+        yield Damage("truncated", place, tuple(map(name_of, lost)), _deleting(lost))
+
+
+def _deleting(files: Sequence[str]) -> Callable[[Path], None]:
+    def apply(copy: Path) -> None:
+        for file in files:
+            (copy / file).unlink()
+
+    return apply
 
 
 _MAKERS: Sequence[Callable[[Path, dict[str, list[str]], random.Random], Iterator[Damage]]] = (

@@ -27,6 +27,7 @@ from components.soft_labels.manifest import MANIFEST_NAME, record_name, written
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
 from components.training.teacher_store import put_teacher
+from flows.auditing.witness import WITNESS
 from flows.finalizing import FinishedRun, finalize
 from flows.promoting import Order, bring_live
 from flows.repository import identity, store_of
@@ -72,6 +73,15 @@ def many_versions(folder: Path) -> Path:
     return root
 
 
+def copy_of(root: Path, place: Path) -> Path:
+    """A copy of a checkout that remembers what the checkout does: the witness knows stores by their address."""
+    shutil.copytree(root, place, symlinks=True)
+    witness = place / WITNESS
+    if witness.is_file():
+        witness.write_text(witness.read_text().replace(str(root.resolve()), str(place.resolve())))
+    return place
+
+
 @contextmanager
 def plain_environment() -> Iterator[None]:
     """Nothing of the machine's settings: the checkout's own store and keys."""
@@ -92,10 +102,7 @@ def _checkout(root: Path) -> Path:
         stage: {
             "foreach": list(NAMES),
             "do": {
-                "cmd": " && ".join(
-                    f"mkdir -p $(dirname artifacts/${{item}}/{out}) && cp -r source/${{item}}/{out} artifacts/${{item}}/{out}"
-                    for out in outs
-                ),
+                "cmd": " && ".join(_copying(out) for out in outs),
                 "deps": [f"source/${{item}}/{out}" for out in outs],
                 "params": ["scenarios.${item}.seed"],
                 "outs": [f"artifacts/${{item}}/{out}" for out in outs],
@@ -112,6 +119,11 @@ def _checkout(root: Path) -> Path:
     git(root, "config", "gc.auto", "0")
     dvc(root, "init", "-q")
     return root
+
+
+def _copying(out: str) -> str:
+    target = f"artifacts/${{item}}/{out}"
+    return f"mkdir -p $(dirname {target}) && cp -r source/${{item}}/{out} {target}"
 
 
 def _new_source(root: Path, store: ObjectStore, made: Path, name: str, number: int) -> None:

@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from flows.auditing.findings import Finding
 from flows.auditing.verifying import verify
 from tests.unit.flows.auditing.damages import Damage, seeded_damages
+from tests.unit.flows.auditing.many_versions import copy_of, plain_environment
 from tests.unit.flows.auditing.naive import sizes_only
-from tests.unit.flows.auditing.many_versions import plain_environment
 
 COUNT = 30
 
@@ -30,8 +28,7 @@ def found_of(
     found, false_alarms = [], []
     before = Path.cwd()
     for number, damage in enumerate(damages):
-        copy = scratch / f"copy-{number}"
-        shutil.copytree(root, copy, symlinks=True)
+        copy = copy_of(root, scratch / f"copy-{number}")
         damage.apply(copy)
         os.chdir(copy)
         findings = look(copy)

@@ -24,7 +24,7 @@ from flows.auditing.journal import JOURNAL, Journal
 from flows.auditing.verifying import verify
 from flows.repository import keys_of, store_of
 from tests.unit.flows.auditing.damages import STORE, objects, overwrite
-from tests.unit.flows.small_checkout import VERDICT, git
+from tests.unit.flows.small_checkout import VERDICT
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_where_it_was_and_a_whole_one_leaves_nothing(
 
     done = 0
 
-    def begin(objects: int, size: int):  # noqa: ANN202
+    def begin(objects: int, size: int):
         def advance(size: int, reused: bool) -> None:
             nonlocal done
             done += 1
