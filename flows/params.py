@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -119,17 +119,46 @@ def described(params: Params | None, scenario: str | None) -> list[Parameter]:
     return list(_fields(Scenario, values, ""))
 
 
-def _fields(model: type[BaseModel], values: BaseModel | None, prefix: str) -> Iterator[Parameter]:
+def _fields(
+    model: type[BaseModel], values: BaseModel | None, prefix: str, names: Collection[str] | None = None
+) -> Iterator[Parameter]:
     for name, field in model.model_fields.items():
+        if names is not None and name not in names:
+            continue
         key = f"{prefix}{name}"
         value = getattr(values, name) if values is not None else field.get_default(call_default_factory=True)
         nested = _nested_models(field, value if values is not None else None)
+        listed = _listed_models(field)
         if not nested:
-            yield Parameter(key, _type_name(field), _shown(value), " ".join((field.description or "").split()))
+            kind = f"list of {' | '.join(_kind(one) for one in listed)}" if listed else _type_name(field)
+            yield Parameter(key, kind, _shown(value), " ".join((field.description or "").split()))
+        yield from _of_list(listed, key)
         for inner in nested:
             title = f"{key}." if len(nested) == 1 else f"{key}[{_kind(inner)}]."
             inner_values = value if isinstance(value, inner) else None
             yield from _fields(inner, inner_values, title)
+
+
+def _of_list(models: Sequence[type[BaseModel]], key: str) -> Iterator[Parameter]:
+    """What the entries of a list may hold: the keys of all kinds once, then those of each kind."""
+    if not models:
+        return
+    shared = set.intersection(*(set(model.model_fields) for model in models)) - {"kind"}
+    yield from _fields(models[0], None, f"{key}[*].", shared)
+    for model in models:
+        yield from _fields(model, None, f"{key}[{_kind(model)}].", set(model.model_fields) - shared - {"kind"})
+
+
+def _listed_models(field: FieldInfo) -> list[type[BaseModel]]:
+    """The models that a list in a field may hold, in their order."""
+
+    def models(annotation: Any) -> list[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [found for argument in get_args(annotation) for found in models(argument)]
+
+    options = (field.annotation, *get_args(field.annotation))
+    return [found for option in options if get_origin(option) is tuple for found in models(option)]
 
 
 def _nested_models(field: FieldInfo, value: Any) -> list[type[BaseModel]]:
@@ -152,4 +181,6 @@ def _type_name(field: FieldInfo) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(entry, BaseModel) for entry in value):
+        return " + ".join(str(getattr(entry, "kind", entry)) for entry in value)
     return "(required)" if value is PydanticUndefined else str(value)

@@ -63,6 +63,20 @@ class SoftLabels(NamedTuple):
         whole = torch.log_softmax(torch.cat([scaled, tail.unsqueeze(1)], dim=1), dim=1)
         return self._replace(log_probs=whole[:, :-1], tail=whole[:, -1])
 
+    def rows(self, rows: slice) -> SoftLabels:
+        """The labels of some of the points."""
+
+        def taken(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else part[rows]
+
+        return self._replace(
+            ids=taken(self.ids),
+            log_probs=self.log_probs[rows],
+            tail=taken(self.tail),
+            log_inclusion=taken(self.log_inclusion),
+            hidden=taken(self.hidden),
+        )
+
     def to(self, device: torch.device | str) -> SoftLabels:
         """The same labels on another device."""
 

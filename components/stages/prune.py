@@ -23,8 +23,8 @@ from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
 from components.tasks.building import task_of
+from components.training.distilling import DistillationTraining
 from components.training.fitting import FitResult, fit
-from components.training.module import DistillationTraining
 
 
 def work(workspace: Workspace) -> None:
@@ -76,9 +76,15 @@ def work(workspace: Workspace) -> None:
                 extra_inputs=settings.model_dump(mode="json"),
             )
         judge = DistillationTraining(
-            original, settings.optimization, seed, labels=labels, distillation=distillation
+            original,
+            settings.optimization,
+            seed,
+            labels=labels,
+            distillation=distillation,
+            counts=task.outcome_counts,
+            where=f"scenarios.{workspace.scenario}",
         ).eval()
-        result = pruned(original, groups, settings, task=task, loss=judge.loss_sum, seed=seed)
+        result = pruned(original, groups, settings, task=task, loss=judge.served_loss_sum, seed=seed)
         after = validation_ndcg10(result.network, task)
         for line in _summary(student, result, before, after):
             print(line, flush=True)

@@ -33,13 +33,8 @@ from components.tasks.next_item import NextItem
 from components.training.callbacks import BestWeights, Epoch, EpochLines, ResumePoint, TrainingBar
 from components.training.checkpoint_io import SafetensorsCheckpointIO
 from components.training.data import TaskData
-from components.training.module import (
-    VALIDATION_NDCG,
-    DistillationTraining,
-    ExtraLoss,
-    NetworkTraining,
-    SupervisedTraining,
-)
+from components.training.distilling import DistillationTraining
+from components.training.module import VALIDATION_NDCG, ExtraLoss, NetworkTraining, SupervisedTraining
 from components.training.resuming import resume_file, training_digest
 
 if TYPE_CHECKING:
@@ -112,12 +107,12 @@ def fit(
         extra_inputs: JSON-able, what ``extra_loss`` depends on: a training with another one is not resumed.
         scratch: Folder for the state after each epoch, from which an interrupted training goes on; the caller deletes
             it once the result is safe. None: an interrupted training starts anew.
-        scenario: Named in errors about ``trainer``.
+        scenario: Named in errors about ``trainer`` and ``distillation``.
         threads: Processor threads; None as :func:`threads_per_network` says.
         plain: Lines instead of a progress bar, even in a terminal.
 
     Raises:
-        SettingsError: Lightning refuses ``trainer``.
+        SettingsError: Lightning refuses ``trainer``, or a loss needs labels that the cache does not hold.
         TrainingError: The loss is not finite, or nothing can be learned from or validated on.
         KeyboardInterrupt: Ctrl-C; what ``scratch`` holds stays.
     """
@@ -130,6 +125,7 @@ def fit(
         labels=labels,
         distillation=distillation,
         extra_loss=extra_loss,
+        scenario=scenario,
     )
     terminal = rich.console.Console().is_terminal and not plain
     kept = BestWeights()
@@ -198,13 +194,21 @@ def _module(
     labels: SoftLabelReader | None,
     distillation: DistillationSettings | None,
     extra_loss: ExtraLoss | None,
+    scenario: str,
 ) -> NetworkTraining:
     if labels is None:
         return SupervisedTraining(network, optimization, seed, counts=task.outcome_counts, extra_loss=extra_loss)
     if distillation is None:
         raise ValueError("soft labels need the settings of the distillation")
     return DistillationTraining(
-        network, optimization, seed, labels=labels, distillation=distillation, extra_loss=extra_loss
+        network,
+        optimization,
+        seed,
+        labels=labels,
+        distillation=distillation,
+        counts=task.outcome_counts,
+        extra_loss=extra_loss,
+        where=f"scenarios.{scenario}",
     )
 
 

@@ -1,10 +1,10 @@
-"""Lightning modules: a network, its task and its loss."""
+"""Lightning modules: a network, its task and its loss. Distillation is in :mod:`components.training.distilling`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,16 +14,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from components.errors import TrainingError
 from components.networks.contract import PredictionNetwork
-from components.settings.distillation import DistillationSettings
 from components.settings.training import OptimizationSettings
 from components.tasks.batch import Batch, EvaluationBatch
 from components.tasks.ranking import NDCG
 from components.training.linear_head import linear_head_loss
-from components.training.objectives import HardObjective, Objective, SoftObjective
+from components.training.objectives import HardObjective, Objective
 from components.training.sampled_softmax import NegativeSampler, sampled_softmax
-
-if TYPE_CHECKING:
-    from components.soft_labels.reader import SoftLabelReader
 
 VALIDATION_NDCG = "validation NDCG@10"
 ExtraLoss = Callable[[PredictionNetwork], torch.Tensor]
@@ -55,6 +51,8 @@ class NetworkTraining(pl.LightningModule):
             self.average = AveragedModel(network, multi_avg_fn=self._move_average)
             self.average.requires_grad_(False)
             self.average.eval()
+        self.done = 1.0
+        """Share of the training that lies behind, from 0 to 1; 1 outside of a training."""
         self._loss_sum: torch.Tensor | float = 0.0
         self._point_sum = 0
 
@@ -92,9 +90,9 @@ class NetworkTraining(pl.LightningModule):
         self._loss_sum, self._point_sum = 0.0, 0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rate of the step."""
-        done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.optimization.max_epochs
-        rate = self.optimization.learning_rate * learning_rate_share(done, self.optimization)
+        """Set the learning rate of the step, and how far the training is."""
+        self.done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.optimization.max_epochs
+        rate = self.optimization.learning_rate * learning_rate_share(self.done, self.optimization)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -119,9 +117,13 @@ class NetworkTraining(pl.LightningModule):
         self.log(VALIDATION_NDCG, self.validation_ndcg.compute().float(), prog_bar=True)
         self.validation_ndcg.reset()
 
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """What the optimizer changes: the network, and whatever a subclass trains beside it."""
+        return list(self.network.parameters())
+
     def configure_optimizers(self) -> AdamW:
         """AdamW (Loshchilov & Hutter 2019) that decays matrices, not biases and norms."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self.trained_parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {
                 "params": [parameter for parameter in parameters if parameter.ndim > 1],
@@ -144,7 +146,7 @@ class NetworkTraining(pl.LightningModule):
         Raises:
             TrainingError: The gradient is not finite, hence the loss was not.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained_parameters(), self.optimization.gradient_clip)
         # In half precision the scaler takes such steps back and goes on with a smaller factor.
         if not math.isfinite(float(norm)) and not str(self.trainer.precision).startswith("16"):
             raise TrainingError(
@@ -197,37 +199,6 @@ class SupervisedTraining(NetworkTraining):
         return sampled_softmax(
             hidden, head, batch.targets, negatives.to(self.device), log_probability.to(self.device)
         ).sum()
-
-
-class DistillationTraining(NetworkTraining):
-    """Learns what users did and what the teacher would have expected of them.
-
-    Args:
-        labels: Finds the teacher's cached distribution for a point, for batches that do not carry them.
-        distillation: Weights and temperature of the loss.
-        network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
-    """
-
-    def __init__(
-        self,
-        network: PredictionNetwork,
-        optimization: OptimizationSettings,
-        seed: int,
-        *,
-        labels: SoftLabelReader,
-        distillation: DistillationSettings,
-        extra_loss: ExtraLoss | None = None,
-    ) -> None:
-        super().__init__(network, optimization, seed, extra_loss)
-        self._labels, self.distillation = labels, distillation
-
-    def objective(self, batch: Batch) -> Objective:
-        """The combined loss, at the settings' temperature."""
-        labels = self._labels.labels(batch.points) if batch.labels is None else batch.labels
-        labels = labels.at_temperature(self.distillation.temperature)
-        return SoftObjective(
-            batch.targets, labels.to(self.device), self.distillation, self.optimization.label_smoothing
-        )
 
 
 def learning_rate_share(done: float, optimization: OptimizationSettings) -> float:

@@ -8,12 +8,12 @@ cache. :mod:`components.training.losses` states the same losses plainly.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from components.settings.distillation import DistillationSettings
-from components.training.losses import cross_entropy, distillation
+from components.training.losses.distributions import PairWeights, cross_entropy, distillation
 
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
@@ -44,7 +44,7 @@ class HardObjective(Objective):
 
     Args:
         targets: ``(N,)`` int64.
-        smoothing: See :func:`components.training.losses.cross_entropy`.
+        smoothing: See :func:`components.training.losses.distributions.cross_entropy`.
     """
 
     def __init__(self, targets: torch.Tensor, smoothing: float = 0.0) -> None:
@@ -71,28 +71,25 @@ class SoftObjective(Objective):
 
     Args:
         targets: ``(N,)`` int64.
-        labels: The teacher's distribution at ``settings.temperature``, N rows.
-        settings: Weights and temperature.
+        labels: The teacher's distribution at ``weights.temperature``, N rows.
+        weights: Of both terms, and the temperature.
         smoothing: Label smoothing of the hard term.
     """
 
-    def __init__(
-        self, targets: torch.Tensor, labels: SoftLabels, settings: DistillationSettings, smoothing: float = 0.0
-    ) -> None:
-        self.targets, self.labels, self.settings, self.smoothing = targets, labels, settings, smoothing
+    def __init__(self, targets: torch.Tensor, labels: SoftLabels, weights: PairWeights, smoothing: float = 0.0) -> None:
+        self.targets, self.labels, self.weights, self.smoothing = targets, labels, weights, smoothing
 
     def values(self, logits: torch.Tensor) -> torch.Tensor:
         """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
-        return distillation(logits, self.targets, self.labels, self.settings, self.smoothing)
+        return distillation(logits, self.targets, self.labels, self.weights, self.smoothing)
 
     def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        """With student p and teacher q: ``lambda_hard * (p - y) + lambda_soft * T * (p_T - q_T)``.
+        """With student p and teacher q: ``hard * (p - y) + soft * T * (p_T - q_T)``.
 
         Where only k outcomes of the teacher are known, the mass that is left pulls on all others in proportion to
         the student's own probabilities: ``q_T = tail * p_T / (mass of p_T outside the k)`` there.
         """
-        hard, soft = self.settings.lambda_hard, self.settings.lambda_soft
-        temperature = self.settings.temperature
+        hard, soft, temperature = self.weights
         if temperature == 1.0 or soft == 0.0 or hard == 0.0:
             return self._differentiate_once_(logits, rows, hard, soft)
         scaled = logits.clone()
@@ -107,7 +104,7 @@ class SoftObjective(Objective):
             value = HardObjective(self.targets, self.smoothing).differentiate_(logits, rows)
             logits.mul_(hard)
             return value * hard
-        temperature = self.settings.temperature
+        temperature = self.weights.temperature
         targets = self.targets[rows].unsqueeze(1)
         aimed = _smoothed_logit(logits, targets, self.smoothing) if hard else None
         if temperature != 1.0:
@@ -182,6 +179,30 @@ class SoftObjective(Objective):
         logits.mul_(share * (largest - total).exp() - pull * torch.where(mass > 0, left / mass, 0.0))
         logits.scatter_(1, ids, share * top.exp() - pull * teacher)
         return divergence, total
+
+
+class PlainObjective(Objective):
+    """Any loss that judges each point by itself, its gradient by automatic differentiation of a few rows at a time.
+
+    Args:
+        loss: From logits ``(n, K)`` of the points ``rows``, and ``rows``, to losses ``(n,)``.
+    """
+
+    def __init__(self, loss: Callable[[torch.Tensor, slice], torch.Tensor]) -> None:
+        self._loss = loss
+
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
+        return self._loss(logits, slice(0, len(logits)))
+
+    def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See :meth:`Objective.differentiate_`."""
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_()
+            value = self._loss(leaf, rows).sum()
+            (gradient,) = torch.autograd.grad(value, leaf)
+        logits.copy_(gradient)
+        return value.detach()
 
 
 def _smoothed_logit(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -25,7 +25,7 @@ def training_digest(network: PredictionNetwork, inputs: dict[str, Any]) -> str:
         inputs: JSON-able: settings, seed, digests of data and labels.
     """
     components = Path(__file__).parents[1]
-    sources = sorted(path for package in _CODE for path in (components / package).glob("*.py"))
+    sources = sorted(path for package in _CODE for path in (components / package).rglob("*.py"))
     weights = {name: array_digest(_as_bytes(tensor)) for name, tensor in network.state_dict().items()}
     return record_digest(
         {

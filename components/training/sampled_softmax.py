@@ -1,13 +1,22 @@
-"""Cross entropy over a sample of a catalogue that is too large for the full softmax."""
+"""Cross entropy and divergence over a sample of a catalogue that is too large for the full softmax."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from components.training.losses.distributions import relative_entropy
+from components.training.losses.teacher_list import is_in
+
+if TYPE_CHECKING:
+    from components.soft_labels.labels import SoftLabels
+
 _CHUNK = 2048
+_LOWEST = -1e4
 # Popularity to this power: between uniform, which never meets a serious rival of the target, and popularity itself.
 _POPULARITY_POWER = 0.75
 
@@ -66,3 +75,56 @@ def sampled_softmax(
     parts = zip(hidden.split(_CHUNK), F.embedding(targets, weight).split(_CHUNK), targets.split(_CHUNK), strict=True)
     # Computed once more for the gradient: (N, S) logits are not kept.
     return torch.cat([checkpoint(losses, *part, use_reentrant=False) for part in parts])
+
+
+def sampled_divergence(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: SoftLabels,
+    negatives: torch.Tensor,
+    log_probability: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """Divergence from cached labels with the mass outside them estimated from S shared negatives.
+
+    The outcomes that are stored are scored exactly. All others together are estimated from the negatives that are not
+    stored, each counting ``1 / (S * Q)`` times (see :func:`sampled_softmax`). That estimate is the student's tail,
+    and with the stored outcomes its partition sum; it is unbiased, and the loss tends to
+    :func:`~components.training.losses.distributions.divergence`.
+
+    Args:
+        hidden: ``(N, dim)``.
+        weight: ``(K, dim)``, the head.
+        labels: k outcomes and a tail, or a sample, at this temperature.
+        negatives: ``(S,)`` int64, drawn with replacement.
+        log_probability: ``(S,)``, log of the chance of each negative in one draw.
+        temperature: Divides the logits.
+
+    Returns:
+        ``(N,)``, without the factor ``temperature**2``.
+    """
+    assert labels.ids is not None
+    rivals = F.embedding(negatives, weight)
+    correction = log_probability + float(np.log(len(negatives)))
+
+    def losses(hidden: torch.Tensor, ids: torch.Tensor, known: torch.Tensor, tail: torch.Tensor | None) -> torch.Tensor:
+        listed = torch.einsum("nd,nkd->nk", hidden, F.embedding(ids, weight)) / temperature
+        logits = F.linear(hidden, rivals) / temperature - correction
+        logits = logits.masked_fill(is_in(negatives.expand(len(ids), -1), ids), -torch.inf)
+        # Nothing of the rest was met: a mass too small to count, and no gradient of a sum over nothing.
+        logits = torch.cat([logits, logits.new_full((len(ids), 1), _LOWEST)], dim=1)
+        outside = torch.logsumexp(logits, dim=1)
+        total = torch.logaddexp(torch.logsumexp(listed, dim=1), outside)
+        value = relative_entropy(known, listed - total.unsqueeze(1)).sum(1)
+        return value if tail is None else value + relative_entropy(tail, outside - total)
+
+    rows = range(0, len(hidden), _CHUNK)
+    parts = [slice(start, start + _CHUNK) for start in rows]
+    known = labels.log_probs.to(weight.dtype)
+    tails = [None if labels.tail is None else labels.tail[part].to(weight.dtype) for part in parts]
+    values = [
+        checkpoint(losses, hidden[part], labels.ids[part], known[part], tail, use_reentrant=False)
+        for part, tail in zip(parts, tails, strict=True)
+    ]
+    return torch.cat(values) if values else hidden.sum(1)

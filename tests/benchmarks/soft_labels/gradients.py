@@ -12,15 +12,15 @@ import math
 import torch
 
 from components.networks.contract import PredictionNetwork
-from components.settings.distillation import DistillationSettings
 from components.tasks.batch import Batch
 from components.training.linear_head import linear_head_loss
+from components.training.losses.distributions import PairWeights
 from components.training.objectives import SoftObjective
 from tests.benchmarks.soft_labels.recipe import Bench, optimization
 
 MANY_POINTS = 65_536
 _DRAWS = 3
-_SOFT = DistillationSettings(lambda_hard=0.0, lambda_soft=1.0)
+_SOFT = PairWeights(hard=0.0, soft=1.0)
 
 
 def angles(bench: Bench, student: PredictionNetwork, whole, others: dict) -> dict[str, tuple[float, float]]:

@@ -16,8 +16,9 @@ from components.storage.folder_store import FolderStore
 from components.tasks.batch import Batch
 from components.tasks.next_item import NextItem
 from components.training.data import LabelledBatches
+from components.training.distilling import DistillationTraining
 from components.training.fitting import initial_network
-from components.training.module import DistillationTraining, NetworkTraining, SupervisedTraining
+from components.training.module import NetworkTraining, SupervisedTraining
 from tests.benchmarks.soft_labels.quality import CACHED, cache
 from tests.benchmarks.soft_labels.recipe import DISTILLATION, QUICK, Bench, network, optimization, soft_labels
 

@@ -24,8 +24,8 @@ from components.soft_labels.reader import SoftLabelReader
 from components.tasks.batch import Batch
 from components.tasks.next_item import NextItem
 from components.training.data import LabelledBatches, TaskData
+from components.training.distilling import DistillationTraining
 from components.training.fitting import fit, initial_network
-from components.training.module import DistillationTraining
 from tests.stage_modules import ROOT
 from tests.unit.soft_labels.synthetic_cache import expected_labels, same_labels, synthetic_cache
 from tests.unit.soft_labels.table_teacher import FarStore
@@ -180,13 +180,13 @@ def test_labels_made_ahead_change_no_bit_of_the_training(
 
     ahead, curve = trained()
     seen = []
-    objective = DistillationTraining.objective
+    loss_sum = DistillationTraining.loss_sum
 
     def spied(self: DistillationTraining, batch: Batch) -> Any:
         seen.append(batch.labels)
-        return objective(self, batch)
+        return loss_sum(self, batch)
 
-    monkeypatch.setattr(DistillationTraining, "objective", spied)
+    monkeypatch.setattr(DistillationTraining, "loss_sum", spied)
     begin = TaskData.__init__
     monkeypatch.setattr(TaskData, "__init__", lambda self, *arguments: begin(self, *arguments[:3]))
     at_once, other_curve = trained()

@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from components.settings.distillation import DistillationSettings
 from components.soft_labels.labels import SoftLabels
 from components.training.linear_head import linear_head_loss
-from components.training.losses import cross_entropy, distillation, divergence
+from components.training.losses.distributions import PairWeights, cross_entropy, distillation, divergence
 from components.training.objectives import HardObjective, Objective, SoftObjective
 
 K, DIM = 37, 6
@@ -83,7 +82,7 @@ def test_the_tail_of_a_student_that_is_certain_stays_finite() -> None:
 
 def test_distillation_weighs_both_terms_and_the_temperature() -> None:
     logits, targets, labels = torch.randn(9, K), torch.randint(0, K, (9,)), teacher_labels(9, 8)
-    settings = DistillationSettings(lambda_hard=0.3, lambda_soft=0.7, temperature=2.0)
+    settings = PairWeights(hard=0.3, soft=0.7, temperature=2.0)
     expected = 0.3 * cross_entropy(logits, targets) + 0.7 * 4 * divergence(logits, labels, 2.0)
     torch.testing.assert_close(distillation(logits, targets, labels, settings), expected)
 
@@ -102,7 +101,7 @@ OBJECTIVES = [
 ]
 
 
-def objective_of(k: int | None, smoothing: float, points: int, settings: DistillationSettings) -> Objective:
+def objective_of(k: int | None, smoothing: float, points: int, settings: PairWeights) -> Objective:
     targets = torch.randint(0, K, (points,), generator=torch.Generator().manual_seed(5))
     if k == 0:
         return HardObjective(targets, smoothing)
@@ -125,7 +124,7 @@ def test_the_chunked_head_gives_loss_and_gradients_of_the_plain_path(
 ) -> None:
     monkeypatch.setattr("components.training.linear_head._MOST_ROWS_ON_CPU", 16)  # several chunks, the last one short
     hard, soft, temperature = settings
-    weights = DistillationSettings(lambda_hard=hard, lambda_soft=soft, temperature=temperature)
+    weights = PairWeights(hard, soft, temperature)
     objective = objective_of(k, smoothing, points, weights)
     generator = torch.Generator().manual_seed(2)
     hidden = torch.randn(points, DIM, generator=generator, requires_grad=True)
@@ -140,7 +139,7 @@ def test_the_chunked_head_gives_loss_and_gradients_of_the_plain_path(
 @pytest.mark.parametrize("scale", [1e3, 1e30])
 @pytest.mark.parametrize(("k", "smoothing"), [case[1:] for case in OBJECTIVES], ids=[case[0] for case in OBJECTIVES])
 def test_extreme_logits_give_what_double_precision_gives(k: int | None, smoothing: float, scale: float) -> None:
-    objective = objective_of(k, smoothing, 20, DistillationSettings())
+    objective = objective_of(k, smoothing, 20, PairWeights(0.2, 0.8))
     logits = scale * torch.randn(20, K, generator=torch.Generator().manual_seed(3))
     double = logits.double().requires_grad_()
     expected = objective.values(double).sum()

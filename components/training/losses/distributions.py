@@ -1,20 +1,33 @@
-"""The losses, written plainly: from logits ``(N, K)`` to one value a prediction point ``(N,)``.
+"""Cross entropy with what was observed, and divergence from the teacher's cached distribution.
 
-Training itself goes through :mod:`components.training.objectives`, which gives the same values with their gradients in
-one pass over a few rows at a time; these are what it is checked against, and what a network without a linear head uses.
+From logits ``(N, K)`` to one value a prediction point ``(N,)``. Training itself goes through
+:mod:`components.training.objectives`, which gives the same values with their gradients in one pass over a few rows at
+a time; these are what it is checked against, and what a network without a linear head uses.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from components.settings.distillation import DistillationSettings
-
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
+
+
+class PairWeights(NamedTuple):
+    """What the hard and the soft term weigh, and the temperature of the soft one.
+
+    Attributes:
+        hard: Of the cross entropy with what was observed.
+        soft: Of the divergence from the teacher, before the factor ``temperature ** 2``.
+        temperature: T of both distributions in the soft term.
+    """
+
+    hard: float
+    soft: float
+    temperature: float = 1.0
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
@@ -51,41 +64,39 @@ def divergence(logits: torch.Tensor, labels: SoftLabels, temperature: float = 1.
     scaled = logits / temperature
     known = labels.log_probs.to(scaled.dtype)
     if labels.ids is None:
-        return _relative_entropy(known, torch.log_softmax(scaled, dim=1)).sum(1)
+        return relative_entropy(known, torch.log_softmax(scaled, dim=1)).sum(1)
     total = torch.logsumexp(scaled, dim=1, keepdim=True)
-    value = _relative_entropy(known, scaled.gather(1, labels.ids) - total).sum(1)
+    value = relative_entropy(known, scaled.gather(1, labels.ids) - total).sum(1)
     if labels.tail is None or logits.shape[1] <= labels.ids.shape[1]:
         return value
     # The mass outside the top k from its own logits: 1 - (mass of the top k) would cancel to 0, and its log to -inf.
     tail = torch.logsumexp(scaled.scatter(1, labels.ids, -torch.inf), dim=1) - total.squeeze(1)
-    return value + _relative_entropy(labels.tail.to(scaled.dtype), tail)
+    return value + relative_entropy(labels.tail.to(scaled.dtype), tail)
 
 
 def distillation(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    labels: SoftLabels,
-    settings: DistillationSettings,
-    smoothing: float = 0.0,
+    logits: torch.Tensor, targets: torch.Tensor, labels: SoftLabels, weights: PairWeights, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """``lambda_hard * CE + lambda_soft * T**2 * KL``, see :class:`DistillationSettings`.
+    """``hard * CE + soft * T**2 * KL``.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
 
     Args:
         logits: ``(N, K)``.
         targets: ``(N,)`` int64.
-        labels: The teacher's distribution at ``settings.temperature``.
-        settings: Weights and temperature.
+        labels: The teacher's distribution at ``weights.temperature``.
+        weights: Of both terms, and the temperature.
         smoothing: Label smoothing of the hard term.
 
     Returns:
         ``(N,)``.
     """
     hard = cross_entropy(logits, targets, smoothing)
-    soft = divergence(logits, labels, settings.temperature)
-    return settings.lambda_hard * hard + settings.lambda_soft * settings.temperature**2 * soft
+    soft = divergence(logits, labels, weights.temperature)
+    return weights.hard * hard + weights.soft * weights.temperature**2 * soft
 
 
-def _relative_entropy(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+def relative_entropy(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     """``p * (log p - log q)``, 0 where p is 0."""
     nothing = log_p == -torch.inf
     log_p = log_p.masked_fill(nothing, 0.0)
