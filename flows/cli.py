@@ -16,6 +16,7 @@ from components.errors import RecstillError
 from flows import (
     audit_cli,
     deploy_cli,
+    impact_cli,
     reproduce_cli,
     retrain_cli,
     schedule_cli,
@@ -23,6 +24,7 @@ from flows import (
     soft_labels_cli,
     stack_cli,
     store_cli,
+    trace_cli,
     verify_cli,
 )
 
@@ -129,7 +131,18 @@ def predict(
     Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
 
 
-for commands in (retrain_cli, deploy_cli, serving_cli, schedule_cli, audit_cli, stack_cli, reproduce_cli, verify_cli):
+for commands in (
+    retrain_cli,
+    deploy_cli,
+    serving_cli,
+    schedule_cli,
+    audit_cli,
+    stack_cli,
+    reproduce_cli,
+    trace_cli,
+    impact_cli,
+    verify_cli,
+):
     commands.register(app)
 
 

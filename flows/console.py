@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich.console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from components.errors import RecstillError
 from components.storage.atomic import read_json
@@ -112,6 +113,10 @@ class Console:
     def table(self, table: Table) -> None:
         """A table as it is."""
         self._out.print(table)
+
+    def tree(self, tree: Tree) -> None:
+        """A tree as it is."""
+        self._out.print(tree)
 
     def agrees(self, question: str) -> bool:
         """Ask, and wait for a line that begins with y.
