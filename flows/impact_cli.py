@@ -62,8 +62,8 @@ def _show(console: Console, found: Impact) -> None:
         console.say(f"! {note}", style="yellow")
     live = sum(one.state == "live" for one in found.versions)
     console.say(
-        f"{len(found.versions)} versions descend from it, {live} of them live; {len(found.artifacts)} artifacts that are "
-        f"in no version; {found.runs} runs of stages"
+        f"{len(found.versions)} versions descend from it, {live} of them live; {len(found.artifacts)} artifacts that "
+        f"are in no version; {found.runs} runs of stages"
     )
     if found.versions:
         table = Table(box=None, pad_edge=False)

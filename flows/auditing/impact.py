@@ -10,7 +10,7 @@ from components.errors import IntegrityError
 from components.storage.contract import ObjectStore
 from flows.auditing.lock_history import Lock
 from flows.auditing.lock_parsing import StageRun
-from flows.auditing.records import kind_of, role_of
+from flows.auditing.records import kind_of, main_output, role_of
 from flows.auditing.subject import NO_CONTENT, PACKAGE, TEACHER, Subject
 from flows.locked_outputs import FOLDER
 
@@ -201,14 +201,14 @@ class _Descent:
 
     def artifacts(self, covered: Iterable[str]) -> list[AffectedArtifact]:
         """What descends and is in no version; that which can be served first."""
-        skip, found = set(covered), {}
+        skip = set(covered)
+        found: dict[str, AffectedArtifact] = {}
         for lock in self.lineage.records.locks:
             for run in lock.stages:
                 if id(run) not in self.runs:
                     continue
-                for path, md5 in run.outputs.items():
-                    if md5 in skip or kind_of(path) != role_of(run):
-                        continue
+                path, md5 = main_output(run)
+                if md5 and md5 not in skip:
                     one = found.setdefault(md5, AffectedArtifact(run.scenario, kind_of(path), md5, run.address, []))
                     one.where += [place for place in _places(lock) if place not in one.where]
         made = {kind: number for number, kind in enumerate(_kinds(self.runs.values()))}
@@ -220,7 +220,7 @@ class _Descent:
 
         found = []
         for entry in self.lineage.shelf.store.list("runs/"):
-            _, scenario, file = (entry.key.split("/") + ["", ""])[:3]
+            scenario, _, file = entry.key.removeprefix("runs/").partition("/")
             try:
                 run = read_run(self.lineage.shelf.store, scenario, file.removesuffix(".json"))
             except IntegrityError:
@@ -243,8 +243,8 @@ class _Descent:
                 if run.warm_start:
                     self._warm.setdefault(run.warm_start, []).append(run)
         for release in self.lineage.shelf.releases:
-            if lock := self._locks.get(release.commit):
-                outputs = _outputs(lock, release.name)
+            if of := self._locks.get(release.commit):
+                outputs = _outputs(of, release.name)
                 for kind, digest in ((PACKAGE, release.package), *release.lineage.items()):
                     if kind in outputs:
                         self._digests.setdefault(outputs[kind], set()).add(digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -23,13 +23,16 @@ def tree_of(trace: Trace) -> Tree:
     root = Tree(Text.assemble((subject.what, "bold"), (f"  {subject.weak}" if subject.weak else "", "yellow")))
     for note in trace.notes:
         root.add(Text(f"! {note}", "yellow"))
+    everywhere = set.intersection(*(set(node.labels) for node in trace.nodes)) if len(trace.nodes) > 1 else set()
+    for label in sorted(everywhere):
+        root.add(Text(f"! all of the chain: {label}", "yellow"))
     parents, settings = _parents(trace), _settings(trace)
     branches: dict[int, Tree] = {}
     for node in trace.nodes:
         above = parents.get(id(node))
         branch = (branches[id(above)] if above is not None else root).add(_head(node))
         branches[id(node)] = branch
-        _lines(branch, node, settings[id(node)])
+        _lines(branch, node, settings[id(node)], [label for label in node.labels if label not in everywhere])
         for link in node.links:
             if link.node is None:
                 branch.add(Text.assemble((link.path, "bold"), f"  {_short(link.md5)}  ", ("source", "dim")))
@@ -114,7 +117,7 @@ def _head(node: Node) -> Text:
     return text
 
 
-def _lines(branch: Tree, node: Node, settings: Mapping[str, Any]) -> None:
+def _lines(branch: Tree, node: Node, settings: Mapping[str, Any], labels: Sequence[str]) -> None:
     statement = node.statement
     origin = []
     if statement and statement.commit:
@@ -135,7 +138,7 @@ def _lines(branch: Tree, node: Node, settings: Mapping[str, Any]) -> None:
         branch.add(Text("from " + ", ".join(dict.fromkeys(_name(link) for link in read)), "dim"))
     for recall in node.recalls:
         branch.add(Text(f"RECALLED by {recall.who}, {_when(recall.at)}: {recall.reason}", "bold red"))
-    for label in node.labels:
+    for label in labels:
         branch.add(Text(f"! {label}", "yellow"))
     for path, places in node.where.items():
         branch.add(Text(f"{path}: {', '.join(places) or 'nowhere: the bytes are gone'}", "" if places else "bold red"))

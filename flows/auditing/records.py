@@ -113,12 +113,17 @@ def of_statements(statements: Sequence[StageStatement], what: str) -> Lock | Non
     return Lock(what, content, _stages=runs)
 
 
-@lru_cache(maxsize=1 << 16)
 def role_of(run: StageRun) -> str:
-    """What a run makes, in a word: the name of its largest output below ``artifacts/<scenario>``, figures left out."""
+    """What a run makes, in a word: the kind of its main output."""
+    return kind_of(main_output(run)[0])
+
+
+@lru_cache(maxsize=1 << 16)
+def main_output(run: StageRun) -> tuple[str, str]:
+    """Path and MD5 of the largest thing that a run made, figures left out; of a run that made nothing, its address."""
     sizes = {one.path: one.size or 0 for one in run.outs}
     paths = sorted(run.outputs, key=lambda path: (kind_of(path) in _FIGURES, -sizes.get(path, 0), path))
-    return kind_of(paths[0]) if paths else run.stage
+    return (paths[0], run.outputs[paths[0]]) if paths else (run.address, "")
 
 
 @lru_cache(maxsize=1 << 16)

@@ -21,4 +21,4 @@ def switches_of(store: ObjectStore, name: str, keys: Sequence[PublicKey]) -> lis
     """
     from components.serving.pointer import history
 
-    return history(store, name)
+    return history(store, name, keys)
