@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +141,35 @@ def verify_pushed(root: Path, scenario: str, revision: str | None = None) -> lis
 
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             return problems + [line for line in threads.map(problem, wanted.items()) if line]
+
+
+def remote_has(root: Path, md5s: Iterable[str]) -> set[str]:
+    """Which outputs the remote has: a file under its name, a folder with its listing and everything in that.
+
+    Nothing but listings is hashed.
+
+    Args:
+        root: The checkout or worktree.
+        md5s: As a lock names outputs.
+
+    Raises:
+        StorageError: The remote cannot be reached.
+    """
+    with _remote(root) as remote:
+
+        def there(md5: str) -> bool:
+            if not remote.odb.fs.exists(remote.odb.oid_to_path(md5)):
+                return False
+            if not md5.endswith(FOLDER):
+                return True
+            try:
+                return all(map(there, _read_listing(remote.odb, md5).values()))
+            except (FileNotFoundError, ValueError):
+                return False
+
+        wanted = list(md5s)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return {md5 for md5, found in zip(wanted, threads.map(there, wanted), strict=True) if found}
 
 
 def restore_output(root: Path, revision: str, path: str, destination: Path) -> Path:

@@ -18,7 +18,7 @@ from components.storage.object_store import STORE_VARIABLE
 from flows.auditing.local_bytes import LocalBytes
 from flows.auditing.lock_history import Commit, Lock, LockHistory
 from flows.auditing.lock_parsing import ARTIFACTS, StageRun
-from flows.auditing.records import Recorded, Records, kind_of, of_statements, output_of_kind, role_of
+from flows.auditing.records import FIGURES, Recorded, Records, kind_of, of_statements, output_of_kind, role_of
 from flows.auditing.shelf import Shelf, Shelved
 from flows.repository import enter_checkout, keys_of, store_of
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from components.storage.contract import ObjectStore
     from flows.auditing.resolving import Subject
 
-_FIGURES = "metrics"
+_METRICS = "metrics"
 
 
 @dataclass(eq=False)
@@ -219,6 +219,7 @@ class _Building:
             # An older record of the same run tells where it comes from; the inputs are looked for beside this one.
             node = self._nodes[run.entry] = Node(run, found.lock, role_of(run))
             self._describe(node)
+            self._uses(node, path, md5)
             for name, one in run.inputs.items():
                 node.links.append(self._link(node, name, one))
             if run.warm_start:
@@ -242,6 +243,8 @@ class _Building:
 
         for node in list(self._nodes.values()):
             visit(node)
+        for node in order:
+            self._name(node)
         return order[::-1]
 
     def _link(self, node: Node, path: str, md5: str) -> Link:
@@ -278,8 +281,14 @@ class _Building:
         node.commit = (first or node.lock).committed
         node.versions = (node.lock.versions or (first.versions if first else []))[:1]
         node.metrics = (node.statement.metrics if node.statement else None) or self._figures(node.run)
-        node.digest = self._digest(node)
         node.labels += self._labels(node, problem)
+
+    def _name(self, node: Node) -> None:
+        """What it makes in a word, now that it is known what of it is used; its digest, and what recalls that."""
+        used = [made for made in node.made if kind_of(made.path) not in FIGURES]
+        if used:
+            node.role = kind_of(max(used, key=lambda made: made.bytes or 0).path)
+        node.digest = self._digest(node)
         ids = {md5.removesuffix(".dir") for md5 in node.run.outputs.values()}
         if node.statement:
             ids |= {one.sha256 for one in node.statement.subjects.values()} | set(node.statement.digests.values())
@@ -308,15 +317,18 @@ class _Building:
 
     def _digest(self, node: Node) -> str | None:
         """What the outputs are as a whole: from the statement, else from records that lie here or a release."""
-        if node.statement and (found := node.statement.digests.get(node.role)):
-            return found
+        kinds = [node.role, *dict.fromkeys(kind_of(made.path) for made in node.made)]
+        if node.statement and (
+            known := [node.statement.digests[kind] for kind in kinds if kind in node.statement.digests]
+        ):
+            return known[0]
         for run in node.lock.stages:
             if run.scenario == node.run.scenario and not node.statement:
                 for path, md5 in run.outputs.items():
                     if path.endswith("/lineage.json"):
-                        known = self._lineage.local.document(md5, path)
-                        if isinstance(known, dict) and node.role in known:
-                            return str(known[node.role])
+                        told = self._lineage.local.document(md5, path)
+                        if isinstance(told, dict) and node.role in told:
+                            return str(told[node.role])
         release = self._subject.release
         if release is not None and release.name == node.run.scenario and node.lock is self._subject.lock:
             return {"package": release.package, **release.lineage}.get(node.role)
@@ -324,7 +336,7 @@ class _Building:
 
     def _figures(self, run: StageRun) -> Mapping[str, Any]:
         for path, md5 in run.outputs.items():
-            if kind_of(path) == _FIGURES and path.endswith(".json"):
+            if kind_of(path) == _METRICS and path.endswith(".json"):
                 found = self._lineage.local.document(md5, path)
                 if isinstance(found, dict):
                     return found

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from components.provenance.stage_run import StageStatement
 
 _LOOKED_AT = 40
-_FIGURES = frozenset({"metrics", "curves", "plots"})
+FIGURES = frozenset({"metrics", "curves", "plots"})
+"""Kinds of outputs that only tell of others."""
 
 
 class Recorded(NamedTuple):
@@ -122,7 +123,7 @@ def role_of(run: StageRun) -> str:
 def main_output(run: StageRun) -> tuple[str, str]:
     """Path and MD5 of the largest thing that a run made, figures left out; of a run that made nothing, its address."""
     sizes = {one.path: one.size or 0 for one in run.outs}
-    paths = sorted(run.outputs, key=lambda path: (kind_of(path) in _FIGURES, -sizes.get(path, 0), path))
+    paths = sorted(run.outputs, key=lambda path: (kind_of(path) in FIGURES, -sizes.get(path, 0), path))
     return (paths[0], run.outputs[paths[0]]) if paths else (run.address, "")
 
 

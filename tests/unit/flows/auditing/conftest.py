@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import shutil
+>>>>>>> 7675777 (recstill trace: lineage by content, as tree, JSON and picture; recstill impact; a history of hundreds of versions to test them with)
 from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from tests.unit.flows.auditing.many_versions import VARIABLES, copy_of, many_versions
 
 
@@ -21,3 +26,27 @@ def checkout(registered_checkout: Path, tmp_path: Path, monkeypatch: pytest.Monk
     copy = copy_of(registered_checkout, tmp_path / "checkout")
     monkeypatch.chdir(copy)
     return copy
+=======
+from tests.benchmarks.audit.history import History, build
+
+VERSIONS = 8
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> History:
+    """Four versions of each of two models, every one warm-started from the one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RECSTILL_STORE", "RECSTILL_SIGNING_KEY", "RECSTILL_TRUSTED_KEYS"):
+            patch.delenv(name, raising=False)
+        return build(tmp_path_factory.mktemp("history"), VERSIONS)
+
+
+@pytest.fixture
+def history(built: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
+    """A copy that a test may damage; the current folder is its checkout."""
+    for name in ("RECSTILL_STORE", "RECSTILL_SIGNING_KEY", "RECSTILL_TRUSTED_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(built.root, tmp_path / "checkout")
+    monkeypatch.chdir(tmp_path / "checkout")
+    return History(tmp_path / "checkout", built.versions, built.key)
+>>>>>>> 7675777 (recstill trace: lineage by content, as tree, JSON and picture; recstill impact; a history of hundreds of versions to test them with)
