@@ -17,6 +17,7 @@ from flows import (
     audit_cli,
     deploy_cli,
     impact_cli,
+    recall_cli,
     reproduce_cli,
     retrain_cli,
     schedule_cli,
@@ -142,6 +143,7 @@ for commands in (
     trace_cli,
     impact_cli,
     verify_cli,
+    recall_cli,
 ):
     commands.register(app)
 

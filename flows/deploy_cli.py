@@ -87,16 +87,22 @@ def versions(
     name: NameArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Every version of a model: when it was made, of which commit, what the gate said, and what is live."""
+    """Every version of a model: when it was made, of which commit, what the gate said, what is live and recalled."""
     from flows.console import Console
-    from flows.versions import history_lines, version_rows
+    from flows.versions import history_lines, log_problems, version_rows
 
     root, console = _checkout(), Console()
     rows, live = version_rows(root, name)
+    problems = log_problems(root, name)
     if as_json:
-        console.document({"name": name, "live": live, "versions": rows})
+        console.document({"name": name, "live": live, "versions": rows, "problems": problems})
         return
     console.table(_table(rows))
+    for row in rows:
+        for line in row["recalled"]:
+            console.say(f"v{row['version']} is recalled: {line}", style="bold red")
+    for problem in problems:
+        console.say(problem, style="bold red")
     for line in history_lines(root, name):
         console.say(line)
 
@@ -110,8 +116,11 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(title, no_wrap=title != "gate", overflow="fold")
     styles = {"live": "bold green", "before": "cyan", "damaged": "bold red", "missing": "bold red"}
     for row in rows:
-        cells = (f"v{row['version']}", row["state"], row["created"], row["commit"][:12], row["gate"], row["tag"])
-        table.add_row(*(Text(cell) for cell in (*cells, row["attestation"][:12])), style=styles.get(row["state"], ""))
+        state, style = row["state"], styles.get(row["state"], "")
+        if row["recalled"]:
+            state, style = f"{state}, recalled", "bold red"
+        cells = (f"v{row['version']}", state, row["created"], row["commit"][:12], row["gate"], row["tag"])
+        table.add_row(*(Text(cell) for cell in (*cells, row["attestation"][:12])), style=style)
     return table
 
 

@@ -208,6 +208,7 @@ def attest(work: Finalizing) -> None:
             if work.release is not None:
                 break
             _require_judged(run.verdict, package)
+            _refuse_recalled(work, package)
             version = next_free(work, versions(work.store, name))
             try:
                 work.release = publish(
@@ -251,6 +252,19 @@ def _require_judged(verdict: Mapping[str, Any], package: Path) -> None:
         raise IntegrityError("the gate has not let this run through", "Nothing was registered.")
     if verdict.get("package") not in (None, file_digest(package / RECORD)):
         raise IntegrityError("the gate's verdict is about another package than the run's", "Retrain again.")
+
+
+def _refuse_recalled(work: Finalizing, package: Path) -> None:
+    """Refuse a run that came of something recalled, such as a teacher that the same data gave again."""
+    from components.provenance.recalls import recalls_of, refuse_recalled
+    from components.serving.package_folder import RECORD
+    from components.storage.atomic import read_json
+    from components.storage.digests import file_digest
+    from flows.auditing.recalled import recalls_now
+
+    ids = {file_digest(package / RECORD), *map(str, (read_json(package / RECORD).get("lineage") or {}).values())}
+    found = recalls_of(ids, recalls_now(work.run.checkout, work.store).recalls)
+    refuse_recalled(f"what the run of {work.run.scenario} came from", found)
 
 
 def next_free(work: Finalizing, taken: list[int]) -> int:

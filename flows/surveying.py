@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from components.errors import IntegrityError, RecstillError, SettingsError
+from components.provenance.recalls import Recall, plain_digest, recalls_of, refuse_recalled
 from components.settings.base import nearest
 from components.settings.scenario import Scenario
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
 from components.storage.digests import record_digest
+from flows.auditing.recalled import inherited, recalls_now
 from flows.graph import Stage, scenario_stages
+from flows.locked_outputs import lock_stages
 from flows.params import assign, read_params
 from flows.repository import GitError, git, keys_of, push_remote, store_of
 from flows.runs import RunRecord, read_run
@@ -106,6 +109,7 @@ def survey(checkout: Path, request: Request, run_stages: RunStages, say: Say) ->
         say: Takes lines for whoever watches.
 
     Raises:
+        RecalledError: The data set, or its source, is recalled: nothing that is made of it could go live.
         RecstillError: A dirty tree, an unpushed commit, an unknown scenario, a store or source that does not answer.
     """
     name = request.scenario
@@ -117,13 +121,15 @@ def survey(checkout: Path, request: Request, run_stages: RunStages, say: Say) ->
     committed = params.scenarios[name]
     champion, latest = champion_and_latest(checkout, store, name)
     warm = committed.retraining.warm_start if request.warm is None else request.warm
-    changes = _changes(committed, request, _warm_start(store, champion, say) if warm else None)
+    recalls = recalls_now(checkout, store).recalls
+    changes = _changes(committed, request, _warm_start(store, champion, recalls, say) if warm else None)
     tree = make_tree(checkout, name, commit, changes=changes, latest=latest, source=committed.source.path)
     with working_in(checkout, tree):
         stages = scenario_stages(tree, name)
         prepared = _until_dataset(tree, stages)
         run_stages(tree, name, prepared)
     dataset, source = (read_json(tree / "artifacts" / name / file) for file in ("dataset/dataset.json", "source.json"))
+    _refuse_recalled_data(tree, name, prepared, (dataset, source), recalls)
     key = run_key(checkout, commit, str(dataset["digest"]), committed, warm=warm)
     say(
         f"{name}: {dataset['events']:,} events of {dataset['users']:,} users and {dataset['items']:,} items, "
@@ -252,12 +258,25 @@ def _instant(text: str) -> str:
     return in_utc.isoformat().replace("+00:00", "Z")
 
 
-def _warm_start(store: ObjectStore, champion: Release | None, say: Say) -> str | None:
+def _refuse_recalled_data(
+    tree: Path, name: str, prepared: Sequence[Stage], records: Sequence[dict[str, Any]], recalls: Sequence[Recall]
+) -> None:
+    """Refuse data that are recalled, by their own digests or by the MD5s of their files."""
+    locked = lock_stages(tree)
+    ids = {str(record[field]) for record in records for field in ("digest", "source_digest") if record.get(field)}
+    ids |= {plain_digest(str(out["md5"])) for stage in prepared for out in locked[stage.address].get("outs") or ()}
+    refuse_recalled(f"what {name} would be trained on", recalls_of(ids, recalls))
+
+
+def _warm_start(store: ObjectStore, champion: Release | None, recalls: Sequence[Recall], say: Say) -> str | None:
     from components.training.teacher_store import has_teacher
 
     digest = champion.lineage.get("teacher") if champion else None
     if champion is None:
         say("the teacher starts anew: no version is live that it could start from")
+    elif found := inherited(store, champion, recalls):
+        say(f"the teacher starts anew: v{champion.version} is recalled ({found[0]})")
+        return None
     elif not digest or not has_teacher(store, digest):
         say(f"the teacher starts anew: that of v{champion.version} is not in {store.address}")
         return None

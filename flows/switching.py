@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from components.errors import IntegrityError, RecstillError
 from components.storage.contract import MissingObjectError, ObjectStore
-from flows.auditing.recalled import recalls_now, require_not_recalled
+from flows.auditing.recalled import inherited, recalls_now, require_not_recalled
 from flows.auditing.witness import WITNESS, anchor_of, check_and_remember
 from flows.repository import is_repository, store_of, without_credentials
 from flows.trust import signer, trusted
@@ -146,7 +146,7 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
         DeploymentError: There is nothing to go back to, it does not verify, or somebody switched meanwhile.
         RecalledError: It is recalled.
     """
-    from components.provenance.recalls import RecalledError, recalled_by
+    from components.provenance.recalls import RecalledError
     from components.serving.candidate import withdraw
     from components.serving.pointer import history
     from components.serving.releases import verify_release
@@ -175,7 +175,7 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
             f"`recstill deploy {name}@v{target}` does.",
         )
     release = release_of(root, store, name, target)
-    if found := recalled_by(release, recalls_now(root, store, live).recalls):
+    if found := inherited(store, release, recalls_now(root, store, live).recalls):
         left = _not_recalled(root, store, name, been - {live.version, target})
         raise RecalledError(
             f"{name}@v{target} is recalled: {found[0]}",
@@ -199,16 +199,15 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
 
 def _not_recalled(root: Path, store: ObjectStore, name: str, versions: Iterable[int]) -> list[int]:
     """Those of some versions that can be read and have inherited no recall."""
-    from components.provenance.recalls import recalled_by
-
     recalls = recalls_now(root, store).recalls
     found = []
     for version in sorted(versions):
         try:
             release = release_of(root, store, name, version)
+            bad = inherited(store, release, recalls)
         except RecstillError:
             continue
-        if not recalled_by(release, recalls):
+        if not bad:
             found.append(version)
     return found
 

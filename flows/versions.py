@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import IntegrityError
 from components.settings.base import nearest
 from components.storage.contract import MissingObjectError, ObjectStore
+from flows.auditing.recalled import inherited, recalls_now
+from flows.auditing.witness import check_and_remember
 from flows.registry import registered, version_tag
-from flows.repository import keys_of, store_of
+from flows.repository import store_of
 from flows.switching import DeploymentError, before
 from flows.trust import trusted
 
 if TYPE_CHECKING:
+    from components.provenance.recalls import Recall
     from components.provenance.signing import PublicKey
 
 _SHOWN_SWITCHES = 5
@@ -24,12 +28,11 @@ def version_rows(root: Path, name: str) -> tuple[list[dict[str, Any]], int | Non
 
     ``state`` is ``live``, ``before`` (what a rollback goes back to), ``was live``, ``registered``, ``not tagged`` (its
     registration has stopped halfway), ``damaged`` (its signature or content is not right) or ``missing`` (the pointer
-    names it, and it is not in the store).
+    names it, and it is not in the store). ``recalled`` holds the recalls that it inherits, in words.
 
     Raises:
         DeploymentError: There is no version of that name.
     """
-    from components.provenance.signing import trusted_keys
     from components.serving.pointer import history
     from components.serving.releases import names, versions
 
@@ -39,16 +42,34 @@ def version_rows(root: Path, name: str) -> tuple[list[dict[str, Any]], int | Non
     if not numbers:
         raise DeploymentError(f"no version of {name!r} is registered; {nearest(name, names(store))}")
     live, previous = (switches[-1].version if switches else None), before(switches)
-    keys = trusted_keys(keys_of(root))
+    keys = trusted(root)
+    try:
+        recalls = recalls_now(root, store, switches[-1] if switches else None).recalls
+    except IntegrityError:  # which is told by `log_problems`; the versions are shown all the same
+        recalls = ()
     rows = []
     for version in numbers:
-        row = _released(store, name, version, keys)
+        row = _released(store, name, version, keys, recalls)
         if not row["state"]:
             been = any(one.version == version for one in switches)
             plain = "was live" if been else "registered" if version in tagged or not tagged else "not tagged"
             row["state"] = "live" if version == live else "before" if version == previous else plain
         rows.append({**row, "live": version == live, "tag": version_tag(name, version) if version in tagged else ""})
     return rows, live
+
+
+def log_problems(root: Path, name: str) -> list[str]:
+    """What is wrong with the logs of switches and of recalls, also by what this checkout remembers of them."""
+    from components.serving.pointer import current, switch_log
+
+    store, found = store_of(root), []
+    if problem := check_and_remember(root, store, switch_log(store, name)):
+        found.append(problem)
+    try:
+        recalls_now(root, store, None if found else current(store, name, trusted(root)))
+    except IntegrityError as error:
+        found.append(error.message)
+    return found
 
 
 def history_lines(root: Path, name: str) -> list[str]:
@@ -61,12 +82,16 @@ def history_lines(root: Path, name: str) -> list[str]:
     ]
 
 
-def _released(store: ObjectStore, name: str, version: int, keys: tuple[PublicKey, ...]) -> dict[str, Any]:
+def _released(
+    store: ObjectStore, name: str, version: int, keys: Sequence[PublicKey], recalls: Sequence[Recall]
+) -> dict[str, Any]:
     from components.serving.releases import read_release
 
     row: dict[str, Any] = {"version": version, "state": "", "created": "", "commit": "", "gate": "", "attestation": ""}
+    row["recalled"] = []
     try:
         release = read_release(store, name, version, keys)
+        row["recalled"] = [str(one) for one in inherited(store, release, recalls)]
     except MissingObjectError:
         return {**row, "state": "missing"}
     except IntegrityError as error:

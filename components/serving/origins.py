@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from components.errors import IntegrityError
 from components.provenance.recalls import content_ids, plain_digest
 from components.provenance.slsa_form import parsed
@@ -10,6 +14,7 @@ from components.serving.releases import Release
 from components.storage.contract import ObjectStore
 
 STATEMENTS = "provenance.intoto.jsonl"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def origin_ids(store: ObjectStore, release: Release) -> frozenset[str]:
@@ -44,5 +49,18 @@ def statement_ids(statement: StageStatement) -> set[str]:
         *statement.input_sha256.values(),
         *statement.byproducts.values(),
         *(digest for one in statement.subjects.values() for digest in (one.sha256, one.md5)),
+        # A teacher that training started from is named by a parameter.
+        *_digests_in(statement.params),
     }
     return {plain_digest(one) for one in ids if one}
+
+
+def _digests_in(parameters: Any) -> Iterator[str]:
+    if isinstance(parameters, str) and _SHA256.fullmatch(parameters):
+        yield parameters
+    elif isinstance(parameters, Mapping):
+        for value in parameters.values():
+            yield from _digests_in(value)
+    elif isinstance(parameters, list | tuple):
+        for value in parameters:
+            yield from _digests_in(value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import IntegrityError
-from components.provenance.recalls import RecallState, recall_log, recall_state, recalled_by, refuse_recalled
+from components.provenance.recalls import Recall, RecallState, recall_log, recall_state, recalls_of, refuse_recalled
 from components.provenance.signed_log import anchor_problem
 from components.storage.contract import ObjectStore
 from flows.auditing.witness import check_and_remember
@@ -40,6 +41,24 @@ def recalls_now(root: Path, store: ObjectStore, live: Switch | None = None) -> R
     return recall_state(store, trusted(root))
 
 
+def inherited(store: ObjectStore, release: Release, recalls: Sequence[Recall]) -> list[Recall]:
+    """The recalls that a release inherits, by its lineage or by the statements of its stages.
+
+    Args:
+        store: Where its statements lie.
+        release: Which.
+        recalls: Those in force.
+
+    Raises:
+        MissingObjectError: The statements that it lists are gone.
+        IntegrityError: They are damaged.
+        StorageError: The store cannot be read.
+    """
+    from components.serving.origins import origin_ids
+
+    return recalls_of(origin_ids(store, release), recalls) if recalls else []
+
+
 def require_not_recalled(root: Path, store: ObjectStore, release: Release, live: Switch | None) -> RecallState:
     """Refuse a release that has inherited a recall.
 
@@ -52,5 +71,5 @@ def require_not_recalled(root: Path, store: ObjectStore, release: Release, live:
         StorageError: The store cannot be read.
     """
     state = recalls_now(root, store, live)
-    refuse_recalled(str(release), recalled_by(release, state.recalls))
+    refuse_recalled(str(release), inherited(store, release, state.recalls))
     return state
