@@ -10,10 +10,10 @@ from components.errors import IntegrityError
 from components.provenance.recalls import content_ids, plain_digest
 from components.provenance.slsa_form import parsed
 from components.provenance.stage_statement import StageStatement, payload_of
+from components.serving.package_folder import BUNDLE
 from components.serving.releases import Release
 from components.storage.contract import ObjectStore
 
-STATEMENTS = "provenance.intoto.jsonl"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,14 +28,14 @@ def origin_ids(store: ObjectStore, release: Release) -> frozenset[str]:
         StorageError: The store cannot be read.
     """
     found = set(content_ids(release))
-    if STATEMENTS in release.files:
-        content = store.get(release.key(STATEMENTS), release.files[STATEMENTS])
+    if BUNDLE in release.files:
+        content = store.get(release.key(BUNDLE), release.files[BUNDLE])
         try:
             for line in content.splitlines():
                 if line.strip():
                     found |= statement_ids(parsed(payload_of(line)))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise IntegrityError(f"{STATEMENTS} of {release} is not of the form that this version reads") from None
+            raise IntegrityError(f"{BUNDLE} of {release} is not of the form that this version reads") from None
     return frozenset(found)
 
 
