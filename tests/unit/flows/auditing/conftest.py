@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import shutil
->>>>>>> 7675777 (recstill trace: lineage by content, as tree, JSON and picture; recstill impact; a history of hundreds of versions to test them with)
 from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
 from tests.unit.flows.auditing.many_versions import VARIABLES, copy_of, many_versions
 
 
@@ -26,7 +22,8 @@ def checkout(registered_checkout: Path, tmp_path: Path, monkeypatch: pytest.Monk
     copy = copy_of(registered_checkout, tmp_path / "checkout")
     monkeypatch.chdir(copy)
     return copy
-=======
+
+
 from tests.benchmarks.audit.history import History, build
 
 VERSIONS = 8
@@ -49,4 +46,3 @@ def history(built: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(built.root, tmp_path / "checkout")
     monkeypatch.chdir(tmp_path / "checkout")
     return History(tmp_path / "checkout", built.versions, built.key)
->>>>>>> 7675777 (recstill trace: lineage by content, as tree, JSON and picture; recstill impact; a history of hundreds of versions to test them with)
