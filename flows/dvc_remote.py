@@ -155,7 +155,7 @@ def remote_has(root: Path, md5s: Iterable[str]) -> set[str]:
     Raises:
         StorageError: The remote cannot be reached.
     """
-    with _remote(root) as remote:
+    with opened_remote(root) as remote:
 
         def there(md5: str) -> bool:
             if not remote.odb.fs.exists(remote.odb.oid_to_path(md5)):

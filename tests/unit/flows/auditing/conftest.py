@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.audit.history import History, build
 from tests.unit.flows.auditing.many_versions import VARIABLES, copy_of, many_versions
+
+VERSIONS = 8
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +25,6 @@ def checkout(registered_checkout: Path, tmp_path: Path, monkeypatch: pytest.Monk
     copy = copy_of(registered_checkout, tmp_path / "checkout")
     monkeypatch.chdir(copy)
     return copy
-
-
-from tests.benchmarks.audit.history import History, build
-
-VERSIONS = 8
 
 
 @pytest.fixture(scope="session")
