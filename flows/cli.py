@@ -16,6 +16,7 @@ from components.errors import RecstillError
 from flows import (
     audit_cli,
     deploy_cli,
+    erase_cli,
     impact_cli,
     recall_cli,
     reproduce_cli,
@@ -142,6 +143,7 @@ for commands in (
     reproduce_cli,
     trace_cli,
     impact_cli,
+    erase_cli,
     verify_cli,
     recall_cli,
 ):

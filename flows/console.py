@@ -33,6 +33,11 @@ class Console:
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
         self._out = rich.console.Console(highlight=False, width=width)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody watches; else the output is a file or a pipe."""
+        return self._out.is_terminal
+
     def say(self, message: str, style: str = "") -> None:
         """One line; ``message`` is taken as it is, without markup."""
         self._out.print(Text(message, style=style), soft_wrap=True)

@@ -314,6 +314,13 @@ def _opened(root: Path) -> Iterator[Any]:
         repo.close()
 
 
+@contextmanager
+def opened_cache(root: Path) -> Iterator[Remote]:
+    """The cache that a checkout or worktree uses, as the configuration has it, opened like a remote."""
+    with _opened(root) as repo:
+        yield Remote(f"DVC's cache {repo.cache.local.path}", repo.cache.local)
+
+
 def _store_as_remote(root: Path) -> dict[str, Any]:
     address = store_of(main_checkout(root)).address
     remote = {"url": f"{address.removeprefix('file://')}/dvc"}

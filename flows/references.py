@@ -67,7 +67,7 @@ def references(root: Path, known: Mapping[str, str]) -> list[Reference]:
     """
     found: dict[Reference, None] = {}
     ids = dict(known)
-    for folder in _worktrees(root):
+    for folder in worktrees(root):
         for reference, cache_id in _of_workspace(folder):
             if cache_id:
                 ids[reference.md5] = cache_id
@@ -146,7 +146,7 @@ def _blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     return contents
 
 
-def _worktrees(root: Path) -> list[Path]:
+def worktrees(root: Path) -> list[Path]:
     """This checkout, and the same folder of every other worktree of its repository."""
     prefix = _prefix(root)
     if prefix is None:

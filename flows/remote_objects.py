@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.errors import IntegrityError
-from flows.dvc_remote import open_object, opened_remote, put_object
+from flows.dvc_remote import open_object, opened_cache, opened_remote, put_object
 from flows.locked_outputs import FOLDER, file_md5
 
 _MD5_DIGITS = 32
@@ -83,6 +83,34 @@ class RemoteObjects:
         with self._stream(md5) as stream:
             return bytes(stream.read())
 
+    def has(self, md5: str) -> bool:
+        """Whether there is such an object; it is not read."""
+        try:
+            self._odb.fs.info(self._odb.oid_to_path(md5))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def begins_with(self, md5: str, start: bytes) -> bool:
+        """Whether an object begins with some bytes; False when it is not there."""
+        try:
+            with self._stream(md5) as stream:
+                return bytes(stream.read(len(start))) == start
+        except FileNotFoundError:
+            return False
+
+    def fetch(self, md5: str, target: Path) -> bool:
+        """Write an object to a file, hashed on the way; False when it is not there, or damaged."""
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            with self._stream(md5) as source, target.open("wb") as stream:
+                while piece := source.read(1 << 20):
+                    digest.update(piece)
+                    stream.write(piece)
+        except FileNotFoundError:
+            return False
+        return digest.hexdigest() == md5.removesuffix(FOLDER)
+
     def put(self, md5: str, file: Path) -> None:
         """Write an object, over a damaged one if there is one.
 
@@ -138,6 +166,17 @@ def remote_objects(root: Path) -> Iterator[RemoteObjects]:
     """
     with opened_remote(root) as remote:
         yield RemoteObjects(remote.address, remote.odb)
+
+
+@contextmanager
+def cache_objects(root: Path) -> Iterator[RemoteObjects]:
+    """The objects of the cache that a checkout or worktree uses.
+
+    Raises:
+        RecstillError: DVC cannot open it.
+    """
+    with opened_cache(root) as cache:
+        yield RemoteObjects(cache.address, cache.odb)
 
 
 def _is_name(md5: str) -> bool:

@@ -1,0 +1,298 @@
+"""After an erasure nobody finds the person's rows in anything that Recstill has made, and all else is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from components.provenance.receipts import erased, receipts
+from components.provenance.signed_log import SignedLog
+from components.serving.packaging import PackageContent
+from components.serving.releases import read_release, verify_release
+from flows.auditing import purging
+from flows.auditing.exit_status import FOUND
+from flows.dvc_remote import verify_pushed
+from flows.repository import store_of
+from flows.trust import trusted
+from tests.unit.flows.auditing.people_checkout import OTHER, PERSON, PeopleCheckout, people_checkout, rows_of
+from tests.unit.flows.small_checkout import SCENARIO, git
+from tests.unit.serving.conftest import artifacts, content  # noqa: F401  # fixtures
+
+RECSTILL = str(Path(sys.executable).parent / "recstill")
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("STORE", "SIGNING_KEY", "TRUSTED_KEYS", "SUBJECT_KEY")
+    for name in ("PREFECT_API_URL", *(f"RECSTILL_{one}" for one in names)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, content: PackageContent) -> PeopleCheckout:  # noqa: F811
+    return people_checkout(tmp_path_factory.mktemp("people"), content)
+
+
+@pytest.fixture
+def root(made: PeopleCheckout, tmp_path: Path) -> Path:
+    shutil.copytree(made.root, tmp_path / "checkout", symlinks=True)
+    return tmp_path / "checkout"
+
+
+def erase(root: Path, *options: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [RECSTILL, "erase", *options]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False, input=text)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def state(root: Path) -> dict[str, bytes]:
+    """What lies in the checkout, but for locks, DVC's notes and git's own files."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not {".git", "tmp", "locks", "keys"} & set(path.relative_to(root).parts)
+    }
+
+
+def test_a_dry_run_names_all_of_it_and_changes_nothing(root: Path) -> None:
+    before = state(root)
+    done = erase(root, "--subject", PERSON, "--json")
+    assert done.returncode == FOUND, done.stderr
+    found = document(done)
+    assert state(root) == before
+    assert [(one["scenario"], one["versions"], one["rows"] > 5, one["in_dataset"]) for one in found["data"]] == [
+        ("tiny", ["tiny@v1"], True, True)
+    ]
+    assert found["releases"] == found["golden_requests"] == ["tiny@v1"]
+    assert len(found["soft_labels"]) == 1
+    assert found["follows"] == {"package": 1, "soft_labels": 1}
+    assert PERSON not in done.stdout + done.stderr
+    what = {(one["place"], one["what"].rpartition("/")[2]) for one in found["plan"]}
+    for name in ("events.parquet", "rejected.parquet", "users.parquet", "train.parquet", "golden.json"):
+        assert {("remote", name), ("cache", name)} <= what
+    assert ("store", "tiny@v1: golden.json") in what
+    shown = erase(root, "--subject", "-", text=f"{PERSON}\n")
+    assert "Nothing was changed" in shown.stdout
+    assert "tiny@v1" in shown.stdout
+
+
+def test_somebody_who_is_nowhere_is_told_so(root: Path) -> None:
+    done = erase(root, "--subject", "nobody@example.org", "--confirm")
+    assert done.returncode == 0
+    assert "in none of 2 versions" in done.stdout
+
+
+def test_afterwards_nothing_holds_the_person_and_everything_else_is_whole(root: Path) -> None:
+    people_before = rows_of(root, PERSON)
+    # The control: the same search finds them before, in every kind of place.
+    assert any(path.startswith(".dvc/cache") for path in people_before)
+    assert any(path.startswith(".recstill/store/dvc") for path in people_before)
+    assert any(path.startswith(".recstill/store/packages") for path in people_before)
+    before, others_before = state(root), set(rows_of(root, OTHER))
+    done = erase(root, "--subject", PERSON, "--confirm", "--reason", "they asked", "--json")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(root, PERSON) == []
+
+    # Nothing went that did not have to: what a second version is made of is there, byte for byte.
+    after = state(root)
+    gone = set(before) - set(after)
+    named = erased(store_of(root), trusted(root))
+    for path in gone:
+        name = "".join(path.split("/")[-2:])
+        assert name in named or path.removeprefix(".recstill/store/") in named or path.startswith("artifacts/"), path
+    changed = {path for path in after if path in before and before[path] != after[path]}
+    assert changed <= {"params.yaml", ".recstill/witness.json"}
+    assert set(rows_of(root, OTHER)) <= others_before
+    second = read_release(store_of(root), SCENARIO, 2, trusted(root))
+    assert verify_release(store_of(root), second) == []
+    assert verify_pushed(root, SCENARIO, second.commit) == []
+
+    # The chain of the first one still verifies, but for what the receipt names.
+    first = read_release(store_of(root), SCENARIO, 1, trusted(root))
+    assert {first.files["golden.json"]} <= named
+    assert [line for line in verify_release(store_of(root), first) if "golden.json" not in line] == []
+    missing = [line.partition(":")[0] for line in verify_pushed(root, SCENARIO, first.commit)]
+    assert set(missing) == {
+        one.what for one in receipts(store_of(root), trusted(root))[0].objects if one.place == "remote"
+    }
+
+    # The receipt is signed and names digests only.
+    receipt = document(done)["receipt"]
+    assert (receipt["number"], receipt["why"], receipt["who"]) == (1, "they asked", "Tess Ter")
+    assert PERSON not in json.dumps(receipt)
+    source = yaml.safe_load((root / "params.yaml").read_text())["scenarios"]["tiny"]["source"]
+    assert source["exclude"] == {"key": receipt["key"], "subjects": [receipt["subject"]]}
+
+
+def test_deleting_the_newest_data_alone_would_leave_the_person_everywhere_else(root: Path) -> None:
+    # The naive twin: what somebody does who knows of the outputs in front of them.
+    shutil.rmtree(root / "artifacts")
+    subprocess.run(
+        [RECSTILL.replace("recstill", "dvc"), "gc", "-w", "-f", "-q"], cwd=root, check=False, env={**os.environ}
+    )
+    assert len(rows_of(root, PERSON)) >= 5
+
+
+def test_asked_again_it_says_what_was_erased_and_writes_no_second_receipt(root: Path) -> None:
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    done = erase(root, "--subject", PERSON, "--confirm", "--json")
+    assert done.returncode == 0, done.stderr
+    found = document(done)
+    assert (found["data"], found["plan"], found["receipts"]) == ([], [], [1])
+    assert [one["known_by"] for one in found["erased"]] == ["erased"]
+    assert len(receipts(store_of(root), trusted(root))) == 1
+
+
+def test_killed_after_any_deletion_the_same_command_goes_on(root: Path, tmp_path: Path) -> None:
+    total = len(document(erase(root, "--subject", PERSON, "--json"))["plan"])
+    ends = set()
+    for number in (0, 1, total // 3, total // 2, total - 1, total):
+        copy = tmp_path / f"copy-{number}"
+        shutil.copytree(root, copy, symlinks=True)
+        assert _killed(copy, number) == -9
+        assert len(receipts(store_of(copy), trusted(copy))) == 0
+        done = erase(copy, "--subject", PERSON, "--confirm", "--json")
+        assert done.returncode == 0, done.stderr
+        assert rows_of(copy, PERSON) == []
+        assert not list((copy / ".recstill" / "erasures").glob("*"))
+        (receipt,) = receipts(store_of(copy), trusted(copy))
+        ends.add((receipt.subject, tuple((one.place, one.name) for one in receipt.objects)))
+        shutil.rmtree(copy)
+    assert len(ends) == 1  # whatever the kill, one receipt, of the same objects
+
+
+def test_killed_between_receipt_and_the_end_there_is_one_receipt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _killed(root, None) == -9
+    assert len(receipts(store_of(root), trusted(root))) == 1
+    done = erase(root, "--subject", PERSON, "--confirm")
+    assert done.returncode == 0, done.stderr
+    assert len(receipts(store_of(root), trusted(root))) == 1
+    assert not list((root / ".recstill" / "erasures").glob("*"))
+
+
+def _killed(root: Path, number: int | None) -> int:
+    """Run the command in a process that kills itself before its n-th deletion; None: once the receipt is written."""
+    code = f"""
+import os, signal, sys
+from flows.auditing import purging
+count = 0
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+if {number!r} is None:
+    write = purging.write_receipt
+    purging.write_receipt = lambda *a, **k: (write(*a, **k), die())
+else:
+    delete, receipt = purging.delete, purging.write_receipt
+    def counted(*a):
+        global count
+        if count == {number!r}:
+            die()
+        count += 1
+        delete(*a)
+    purging.delete = counted
+    purging.write_receipt = die
+sys.argv = ["recstill", "erase", "--subject", {PERSON!r}, "--confirm"]
+from flows.cli import main
+main()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, timeout=120, check=False
+    ).returncode
+
+
+def test_nothing_is_deleted_while_a_version_made_from_the_person_is_live(root: Path) -> None:
+    live = subprocess.run([RECSTILL, "deploy", "tiny@v1"], cwd=root, capture_output=True, text=True, check=False)
+    assert live.returncode == 0, live.stderr
+    before = set(rows_of(root, PERSON))
+    done = erase(root, "--subject", PERSON, "--confirm")
+    assert done.returncode == 1
+    assert "tiny@v1 is live" in done.stderr
+    assert "recstill retrain tiny" in done.stderr
+    assert set(rows_of(root, PERSON)) == before
+    assert "exclude" in (root / "params.yaml").read_text()  # the next run has no trace of them
+    assert subprocess.run([RECSTILL, "deploy", "tiny@v2"], cwd=root, capture_output=True, check=False).returncode == 0
+    done = erase(root, "--subject", PERSON, "--confirm")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(root, PERSON) == []
+
+
+def test_models_go_too_when_that_is_asked_for(root: Path) -> None:
+    first = read_release(store_of(root), SCENARIO, 1, trusted(root))
+    assert erase(root, "--subject", PERSON, "--confirm", "--purge-models").returncode == 0
+    assert store_of(root).size(first.key("model.onnx")) is None
+    second = read_release(store_of(root), SCENARIO, 2, trusted(root))
+    assert verify_release(store_of(root), second) == []
+
+
+def test_data_that_no_lock_names_are_looked_into(root: Path) -> None:
+    # A run that ended, and whose lock was never kept: its objects stay in DVC's cache.
+    rows = pl.DataFrame({"user": [PERSON, OTHER], "item": ["1", "2"], "timestamp": [1, 2]})
+    place = root / ".dvc" / "cache" / "files" / "md5" / "ab"
+    place.mkdir(exist_ok=True)
+    rows.write_parquet(root / "stray.parquet")
+    import hashlib
+
+    md5 = hashlib.md5((root / "stray.parquet").read_bytes()).hexdigest()
+    target = root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    target.parent.mkdir(exist_ok=True)
+    (root / "stray.parquet").rename(target)
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert not target.exists()
+
+
+def test_copies_in_work_trees_and_readers_caches_go(root: Path) -> None:
+    tree = root / ".recstill" / "worktrees" / "tiny-000000000000"
+    git(root, "worktree", "add", "-q", "--detach", str(tree))
+    champion = tree / ".recstill" / "champion" / "dataset"
+    shutil.copytree(root / "made" / "dataset", champion)
+    first = document(erase(root, "--subject", PERSON, "--json"))
+    manifest = store_of(root).get(f"soft-labels/{first['soft_labels'][0]}/manifest.json")
+    part = json.loads(manifest)["parts"][0]["content_sha256"]
+    cached = root / ".recstill" / "soft-label-cache" / f"{part}.safetensors"
+    cached.parent.mkdir()
+    cached.write_bytes(b"labels")
+    assert erase(root, "--subject", OTHER, "--confirm").returncode == 0
+    assert not cached.exists()
+    assert not (champion / "users.parquet").exists()
+    assert rows_of(root, OTHER) == []
+
+
+def test_a_sketch_of_another_key_makes_it_read_the_bytes(root: Path) -> None:
+    (root / ".recstill" / "keys" / "subject.key").write_text("ab" * 32)
+    found = document(erase(root, "--subject", PERSON, "--json"))
+    assert [one["known_by"] for one in found["data"]] == ["bytes"]
+    assert found["unknown"] == []
+
+
+def test_a_cut_or_forged_receipt_log_is_an_error(root: Path) -> None:
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    store, log = store_of(root), SignedLog(store_of(root), "receipts", "")
+    path = root / ".recstill" / "store" / log.key(1)
+    path.write_bytes(path.read_bytes().replace(b'"payload": "', b'"payload": "A', 1))
+    done = erase(root, "--subject", OTHER)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert store.size(log.key(1)) is not None
+
+
+def test_the_journal_of_an_erasure_that_is_damaged_is_told(root: Path) -> None:
+    mark = document(erase(root, "--subject", PERSON, "--json"))["subject"]
+    path = purging.journal_of(root, mark)
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    done = erase(root, "--subject", PERSON)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
