@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from components.provenance.person_rows import PersonRows
     from components.provenance.receipts import Receipt
     from components.serving.releases import Release
+    from flows.auditing.lineage import Lineage
 
 Say = Callable[[str], None]
 Known = Literal["sketch and bytes", "bytes", "sketch alone", "unknown", "erased"]
@@ -182,7 +183,7 @@ def find_person(
             say(f"{number} of {len(known)} versions of the data asked, {len(found.data)} hold the person")
     found.asked = len(known)
     if found.data:
-        _follow(places, history, found)
+        _follow(places, found)
     return found
 
 
@@ -201,20 +202,18 @@ def data_versions(locks: Iterable[Lock], scenario: str | None) -> list[DataVersi
     return list(versions.values())
 
 
-def descendants(history: LockHistory, starts: set[str]) -> dict[str, str]:
-    """Path by MD5 of every output that any lock records as made from some MD5s, directly or not."""
-    found: dict[str, str] = {}
-    new = set(starts)
-    while new:
-        made = {
-            md5: path
-            for _, run in history.runs(*new)
-            if new & set(run.inputs.values())
-            for path, md5 in run.outputs.items()
-        }
-        new = set(made) - set(found) - starts
-        found.update({md5: made[md5] for md5 in new})
-    return found
+def descendants(lineage: Lineage, starts: set[str]) -> dict[str, str]:
+    """Path by MD5 of every output that any lock records as made from some outputs, directly or not.
+
+    That of a teacher which started from one that was is among them.
+    """
+    from flows.auditing.impact import impact
+    from flows.auditing.resolving import resolve
+
+    digests = {digest for md5 in starts for digest in impact(lineage, resolve(lineage, md5)).digests}
+    runs = (run for lock in lineage.records.locks for run in lock.stages)
+    made = {md5: path for run in runs for path, md5 in run.outputs.items() if md5.removesuffix(FOLDER) in digests}
+    return {md5: path for md5, path in made.items() if md5 not in starts}
 
 
 def _ask(places: Places, one: DataVersion, person: str, key: SubjectKey) -> None:
@@ -266,12 +265,13 @@ def _read(places: Places, one: DataVersion, person: str, scratch: Path) -> bool:
     return whole
 
 
-def _follow(places: Places, history: LockHistory, found: Found) -> None:
+def _follow(places: Places, found: Found) -> None:
     """What came of the data: by the locks, and in the store."""
     from components.soft_labels.inventory import read_caches
+    from flows.auditing.lineage import Lineage
 
     starts = {md5 for one in found.data if one.in_dataset for md5 in one.outputs.values() if md5.endswith(FOLDER)}
-    made = descendants(history, starts)
+    made = descendants(Lineage(places.root, places.store), starts) if starts else {}
     kinds: dict[str, int] = defaultdict(int)
     for md5, path in made.items():
         kinds[path.split("/")[2]] += 1

@@ -18,6 +18,7 @@ from components.errors import SettingsError
 from components.provenance.signing import PublicKey, trusted_keys
 from flows.auditing.audited import Audited
 from flows.auditing.claims import Claim
+from flows.auditing.erased_objects import without_erased
 from flows.auditing.findings import Finding, damages, in_order
 from flows.auditing.hashing import Places, check_all
 from flows.auditing.journal import JOURNAL, Journal
@@ -111,7 +112,7 @@ def verify(
             audit.findings += check_all(claims, audit.places, workers=workers, journal=journal, advance=count)
         if audit.whole:
             tell_orphans(audit)
-        findings = in_order(audit.findings)
+        findings = in_order(without_erased(audit.findings, audit.store, audit.keys))
         broken = {(one.place, one.object) for one in findings}
         return Verified(
             findings=tuple(findings),

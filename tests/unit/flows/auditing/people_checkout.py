@@ -6,6 +6,7 @@ version is of the same table without PERSON.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def _write_checkout(root: Path) -> None:
             "outs": ["artifacts/tiny/dataset"],
         },
         "label": {
-            "cmd": "mkdir -p artifacts/tiny/soft_labels && cp made/manifest.json artifacts/tiny/soft_labels/manifest.json",
+            "cmd": "mkdir -p artifacts/tiny/soft_labels && cp made/manifest.json artifacts/tiny/soft_labels",
             "deps": ["artifacts/tiny/dataset", "made/manifest.json"],
             "outs": ["artifacts/tiny/soft_labels/manifest.json"],
         },
@@ -166,8 +167,6 @@ def labelled(store: object, dataset: str) -> Manifest:
         store.put(identity.key(part.name), store.get(first.key(part.name)), part.sha256)
         store.delete(first.key(part.name))
     manifest = Manifest(**identity.model_dump(), id=identity.cache_id, rows=first.rows, parts=first.parts)
-    import hashlib
-
     content = written(manifest)
     store.put(manifest.key("manifest.json"), content, hashlib.sha256(content).hexdigest())
     return manifest
@@ -184,9 +183,9 @@ def rows_of(root: Path, person: str) -> list[str]:
         if not path.is_file() or inside[0] in ("made", "people.csv"):
             continue
         content = path.read_bytes()
-        if person.encode() in content or (content[:4] == b"PAR1" and _in_table(path, person)):
-            found.append("/".join(inside))
-        elif content[:1] == b"{" and b'"requests"' in content and _in_golden(content, root, person):
+        in_table = content[:4] == b"PAR1" and _in_table(path, person)
+        in_golden = content[:1] == b"{" and b'"requests"' in content and _in_golden(content, root, person)
+        if person.encode() in content or in_table or in_golden:
             found.append("/".join(inside))
     return found
 

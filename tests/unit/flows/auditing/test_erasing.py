@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from components.serving.packaging import PackageContent
 from components.serving.releases import read_release, verify_release
 from flows.auditing import purging
 from flows.auditing.exit_status import FOUND
+from flows.auditing.verifying import verify
 from flows.dvc_remote import verify_pushed
 from flows.repository import store_of
 from flows.trust import trusted
@@ -129,6 +131,13 @@ def test_afterwards_nothing_holds_the_person_and_everything_else_is_whole(root: 
         one.what for one in receipts(store_of(root), trusted(root))[0].objects if one.place == "remote"
     }
 
+    # `recstill verify` knows of the receipt: no damage, and each that is gone is told as a note.
+    verified = verify(root)
+    assert verified.damaged == []
+    assert {"golden.json"} <= {one.what.rpartition("/")[2] for one in verified.findings if "receipt 1" in one.problem}
+    shutil.rmtree(root / ".recstill" / "store" / "receipts")
+    assert len(verify(root, resume=False).damaged) > 5
+
     # The receipt is signed and names digests only.
     receipt = document(done)["receipt"]
     assert (receipt["number"], receipt["why"], receipt["who"]) == (1, "they asked", "Tess Ter")
@@ -159,7 +168,7 @@ def test_asked_again_it_says_what_was_erased_and_writes_no_second_receipt(root: 
 def test_killed_after_any_deletion_the_same_command_goes_on(root: Path, tmp_path: Path) -> None:
     total = len(document(erase(root, "--subject", PERSON, "--json"))["plan"])
     ends = set()
-    for number in (0, 1, total // 3, total // 2, total - 1, total):
+    for number in (0, 1, total // 2, total):
         copy = tmp_path / f"copy-{number}"
         shutil.copytree(root, copy, symlinks=True)
         assert _killed(copy, number) == -9
@@ -243,8 +252,6 @@ def test_data_that_no_lock_names_are_looked_into(root: Path) -> None:
     place = root / ".dvc" / "cache" / "files" / "md5" / "ab"
     place.mkdir(exist_ok=True)
     rows.write_parquet(root / "stray.parquet")
-    import hashlib
-
     md5 = hashlib.md5((root / "stray.parquet").read_bytes()).hexdigest()
     target = root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
     target.parent.mkdir(exist_ok=True)
