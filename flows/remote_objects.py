@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +92,17 @@ class RemoteObjects:
         except FileNotFoundError:
             return False
         return True
+
+    def written(self, md5: str) -> float:
+        """When an object was written, in seconds since 1970; now, where the place does not tell, or has it no more."""
+        try:
+            about = self._odb.fs.info(self._odb.oid_to_path(md5))
+        except FileNotFoundError:
+            return time.time()
+        when = about.get("mtime") or about.get("LastModified")
+        if isinstance(when, datetime):
+            return when.timestamp()
+        return float(when) if isinstance(when, int | float) else time.time()
 
     def begins_with(self, md5: str, start: bytes) -> bool:
         """Whether an object begins with some bytes; False when it is not there."""

@@ -17,6 +17,8 @@ from flows.repository import store_of
 
 READER_CACHE = ".recstill/soft-label-cache"
 """Where the reader of soft labels keeps parts of a store that is elsewhere."""
+REPRODUCED = ".recstill/reproduced"
+"""Where versions are made again."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ from components.data.sources import open_source
 from components.serving.packaging import PackageContent, write_package
 from components.settings.prepare import PrepareSettings
 from components.settings.source import SyntheticSource, TableSource
-from components.soft_labels.manifest import CacheIdentity, Manifest, written
+from components.soft_labels.manifest import CacheIdentity, Manifest, record_name, written
 from components.storage.atomic import write_json
 from components.storage.folder_store import FolderStore
 from flows.auditing.sketching import DURING, sketch_here
@@ -165,6 +165,8 @@ def labelled(store: object, dataset: str) -> Manifest:
     identity = CacheIdentity(**{**first.model_dump(exclude={"id", "rows", "parts"}), "dataset": dataset})
     for part in first.parts:
         store.put(identity.key(part.name), store.get(first.key(part.name)), part.sha256)
+        record = written(part)
+        store.put(identity.key(record_name(part.number)), record, hashlib.sha256(record).hexdigest())
         store.delete(first.key(part.name))
     manifest = Manifest(**identity.model_dump(), id=identity.cache_id, rows=first.rows, parts=first.parts)
     content = written(manifest)

@@ -103,6 +103,7 @@ def test_afterwards_nothing_holds_the_person_and_everything_else_is_whole(root: 
     assert any(path.startswith(".dvc/cache") for path in people_before)
     assert any(path.startswith(".recstill/store/dvc") for path in people_before)
     assert any(path.startswith(".recstill/store/packages") for path in people_before)
+    assert verify(root).damaged == []
     before, others_before = state(root), set(rows_of(root, OTHER))
     done = erase(root, "--subject", PERSON, "--confirm", "--reason", "they asked", "--json")
     assert done.returncode == 0, done.stderr
