@@ -223,7 +223,7 @@ def _record(found: Found, plan: Erasure, notes: list[str]) -> dict[str, Any]:
         "erased": [one.record() for one in found.erased],
         "unknown": [one.record() for one in found.unknown],
         "follows": found.follows,
-        "soft_labels": found.caches,
+        "soft_label_caches": found.caches,
         "releases": [str(one) for one in found.releases],
         "live": [str(one) for one in found.live],
         "golden_requests": [str(one) for one in found.golden_of],

@@ -79,7 +79,7 @@ def test_a_dry_run_names_all_of_it_and_changes_nothing(root: Path) -> None:
         ("tiny", ["tiny@v1"], True, True)
     ]
     assert found["releases"] == found["golden_requests"] == ["tiny@v1"]
-    assert len(found["soft_labels"]) == 1
+    assert len(found["soft_label_caches"]) == 1
     assert found["follows"] == {"package": 1, "soft_labels": 1}
     assert PERSON not in done.stdout + done.stderr
     what = {(one["place"], one["what"].rpartition("/")[2]) for one in found["plan"]}
@@ -267,7 +267,7 @@ def test_copies_in_work_trees_and_readers_caches_go(root: Path) -> None:
     champion = tree / ".recstill" / "champion" / "dataset"
     shutil.copytree(root / "made" / "dataset", champion)
     first = document(erase(root, "--subject", PERSON, "--json"))
-    manifest = store_of(root).get(f"soft-labels/{first['soft_labels'][0]}/manifest.json")
+    manifest = store_of(root).get(f"soft-labels/{first['soft_label_caches'][0]}/manifest.json")
     part = json.loads(manifest)["parts"][0]["content_sha256"]
     cached = root / ".recstill" / "soft-label-cache" / f"{part}.safetensors"
     cached.parent.mkdir()
