@@ -1,119 +1,70 @@
-"""Nightly: is every registered release still whole? Each byte in the store and in DVC's remote is read and hashed."""
+"""Nightly: is every registered version whole? Every byte is read and hashed, every signature and record checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Failed
 
 from components.errors import RecstillError
-from components.provenance.signing import trusted_keys
-from components.serving.pointer import history
-from components.serving.releases import names, read_release, verify_release, versions
-from components.storage.contract import ObjectStore
 from flows.artifacts import publish_page
-from flows.dvc_remote import verify_pushed
-from flows.registry import registered
-from flows.repository import GitError, git, is_repository, keys_of, store_of
+from flows.auditing.reporting import audit_report
 from flows.run_names import dated
-from flows.trust import trusted
 
+if TYPE_CHECKING:
+    from flows.auditing.reporting import Report
 
-class Finding(NamedTuple):
-    """What the audit has to say about one release.
-
-    Attributes:
-        name: The model.
-        version: Its version.
-        problems: What is missing, damaged or not signed; empty: all is well.
-        note: What could not be looked at, and why; empty: everything was.
-    """
-
-    name: str
-    version: int
-    problems: tuple[str, ...]
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.problems:
-            return f"{self.name}@v{self.version}: {'; '.join(self.problems)}"
-        return f"{self.name}@v{self.version}: whole{f' ({self.note})' if self.note else ''}"
+_SHOWN = 20
 
 
 @flow(flow_run_name=dated("what"), persist_result=False)
 def audit(what: str = "audit") -> int:
-    """Read back and re-hash every release of the store of the checkout in which the run works.
+    """Verify every registered version of the checkout in which the run works, in the store and in DVC's remote.
 
     Args:
         what: Heads the name of the run.
 
     Returns:
-        How many releases there are. The run fails when something is missing, damaged or not signed by a trusted key.
+        How many versions there are. The run fails when something is missing, damaged, forged or not signed by a trusted
+        key, and when what is live is recalled.
     """
     log = get_run_logger()
     try:
-        findings = survey(Path.cwd(), lambda one: (log.error if one.problems else log.info)("%s", one))
+        report = audit_report(Path.cwd())
     except RecstillError as error:  # what a user can mend needs no traceback
         return Failed(message=str(error))  # type: ignore[return-value]  # Prefect takes a state for a result
-    publish_page("audit", what, _page(findings))
-    bad = [str(finding) for finding in findings if finding.problems]
+    for finding in report.verified.findings:
+        (log.error if finding.severity == "damage" else log.info)("%s", finding)
+    for version in report.versions:
+        log.info("%s: %s, %s", version, version.state, "whole" if version.whole else "not whole")
+    publish_page("audit", what, page(report))
+    bad = [str(one) for one in report.verified.damaged]
+    bad += [f"{one} is live and recalled: {one.recalls[0]}" for one in report.recalled_live]
     if bad:
-        message = f"{len(bad)} of {len(findings)} releases are not whole:\n" + "\n".join(f"  {line}" for line in bad)
-        return Failed(message=f"{message}\nPut the bytes back from a copy; until then do not deploy these.")  # type: ignore[return-value]
-    return len(findings)
+        more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+        message = f"{len(bad)} findings:\n" + "\n".join(f"  {line}" for line in [*bad[:_SHOWN], *more])
+        remedy = "`recstill verify --repair` puts back what there is a copy of; until then do not deploy these."
+        return Failed(message=f"{message}\n{remedy}")  # type: ignore[return-value]
+    return len(report.versions)
 
 
-def survey(root: Path, say: Callable[[Finding], None] = lambda _: None) -> list[Finding]:
-    """Look at every release in the store of a checkout.
-
-    Args:
-        root: The checkout; its repository is where the commits of the releases are looked for.
-        say: Is told each finding as it is made.
-
-    Raises:
-        StorageError: The store cannot be read.
-        SettingsError: There is no key to trust.
-    """
-    store = store_of(root)
-    found: list[Finding] = []
-    for name in names(store):
-        # What was made live or tagged and has no release any more is missing, not unknown.
-        expected = {*versions(store, name), *(one.version for one in history(store, name, trusted(root)))}
-        if is_repository(root):
-            expected |= set(registered(root, name))
-        for version in sorted(expected):
-            found.append(_looked_at(root, store, name, version))
-            say(found[-1])
-    return found
+def page(report: Report) -> str:
+    """The report as Markdown, for Prefect's page of the run."""
+    bad = [one for one in report.versions if not one.whole]
+    lines = [f"# Audit: {len(report.versions)} versions, {len(bad)} not whole", ""]
+    for finding in report.verified.findings:
+        lines.append(f"- {'**damage**' if finding.severity == 'damage' else 'note'}: {_plain(str(finding))}")
+    lines += ["", "| version | | state | |", "|---|---|---|---|"]
+    for one in report.versions:
+        state = "whole" if one.whole else "**not whole**"
+        said = [f"**recalled**: {text}" for text in one.recalls] + [finding.problem for finding in one.findings]
+        lines.append(f"| {one} | {state} | {one.state} | {_plain('; '.join(said))} |")
+    size = f"{report.verified.bytes:,} bytes of {report.verified.objects:,} objects read"
+    return "\n".join([*lines, "", f"{size} in {report.verified.seconds:.0f} s, {report.store}", ""])
 
 
-def _looked_at(root: Path, store: ObjectStore, name: str, version: int) -> Finding:
-    try:
-        release = read_release(store, name, version, trusted_keys(keys_of(root)))
-    except RecstillError as error:
-        return Finding(name, version, (error.message,))
-    problems = verify_release(store, release)
-    try:
-        git(root, "cat-file", "-e", f"{release.commit}^{{commit}}")
-    except GitError:
-        note = f"commit {release.commit[:12]} is not in this repository: its bytes in DVC's remote were not looked at"
-        return Finding(name, version, tuple(problems), note)
-    try:
-        problems += verify_pushed(root, name, release.commit)
-    except RecstillError as error:
-        problems.append(error.message)
-    return Finding(name, version, tuple(problems))
-
-
-def _page(findings: list[Finding]) -> str:
-    bad = sum(bool(finding.problems) for finding in findings)
-    lines = [f"# Audit: {len(findings)} releases, {bad} not whole", "", "| release | state | |", "|---|---|---|"]
-    for finding in findings:
-        state = "**not whole**" if finding.problems else "whole"
-        text = "; ".join([*finding.problems, finding.note]).strip("; ").replace("|", "\\|")
-        lines.append(f"| {finding.name}@v{finding.version} | {state} | {text} |")
-    return "\n".join(lines) + "\n"
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

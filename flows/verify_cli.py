@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from flows.auditing.repairing import Repair
     from flows.auditing.verifying import Verified
     from flows.console import Console
 
@@ -33,6 +35,21 @@ def verify(
             help="Go on from what an interrupted run of the last 24 hours has found good, or read everything.",
         ),
     ] = True,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Put back what there is a sound copy of: in DVC's cache, in work trees, in what --from names.",
+        ),
+    ] = False,
+    addresses: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STORE", help="Another store to repair from: s3://..., file:///..., a folder."),
+    ] = None,
+    reproduce: Annotated[
+        bool,
+        typer.Option("--reproduce", help="With --repair: make versions again whose bytes have no copy (minutes each)."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read and hash every byte of registered versions, in DVC's remote and the store, and check every signature.
@@ -41,22 +58,41 @@ def verify(
     """
     from components.errors import SettingsError
     from flows.auditing.exit_status import FOUND
+    from flows.auditing.making_again import repaired
     from flows.auditing.progress import ByteProgress
     from flows.auditing.verifying import verify as verify_versions
     from flows.console import Console
     from flows.repository import enter_checkout
 
+    if (addresses or reproduce) and not repair:
+        raise SettingsError("--from and --reproduce say how to repair", "Add --repair.")
     if everything and targets:
         raise SettingsError("--all and versions exclude each other", "Give one of them.")
     root = enter_checkout()
+    repairs: list[Repair] = []
     with ByteProgress("verify", show=not as_json) as progress:
-        found = verify_versions(root, targets or (), workers=workers, resume=resume, begin=progress.begin)
+        if repair:
+            say = (lambda one: None) if as_json else partial(_tell_repair, Console())
+            found, repairs = repaired(
+                root, targets or (), addresses=addresses or (), again=reproduce, workers=workers,
+                begin=progress.begin, say=say,
+            )  # fmt: skip
+        else:
+            found = verify_versions(root, targets or (), workers=workers, resume=resume, begin=progress.begin)
     if as_json:
-        Console().document(_record(found))
+        Console().document({**_record(found), "repairs": [_repair_record(one) for one in repairs]})
     else:
         _tell(Console(), found)
     if found.damaged:
         raise typer.Exit(FOUND)
+
+
+def _repair_record(one: Repair) -> dict[str, Any]:
+    return {"place": one.finding.place, "object": one.finding.object, "what": one.finding.what, "from": one.source}
+
+
+def _tell_repair(console: Console, one: Repair) -> None:
+    console.say(f"{'✓' if one.done else '✗'} {one}", style="green" if one.done else "red")
 
 
 def _record(found: Verified) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Claim:
         md5: Of its bytes, where ``dvc.lock`` says so.
         remedy: What makes it again, beside a copy.
         versions: Which need it.
+        content: The bytes, where something else that is sound gives them.
     """
 
     place: Literal["remote", "store"]
@@ -30,6 +31,7 @@ class Claim:
     md5: str | None = None
     remedy: str = ""
     versions: set[str] = field(default_factory=set)
+    content: bytes | None = field(default=None, repr=False)
 
     def finding(self, kind: Literal["missing", "corrupt"], where: str, problem: str) -> Finding:
         """That it is missing or corrupt."""
@@ -55,6 +57,7 @@ class Ledger:
             self.contradictions.append((known, claim))
         known.sha256 = known.sha256 or claim.sha256
         known.md5 = known.md5 or claim.md5
+        known.content = known.content or claim.content
         known.remedy = known.remedy or claim.remedy
         known.versions |= claim.versions
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from components.errors import IntegrityError
 from components.provenance.recalls import recall_log
+from components.provenance.receipts import receipt_log
 from components.provenance.signed_log import SignedLog, anchor_problem
 from components.provenance.signing import PublicKey
 from components.serving.candidate import read_candidate
@@ -49,6 +50,7 @@ def check_logs(audit: Audited) -> None:
         _held_against(audit, recall_log(audit.store), seen, f"the log of what was live of {name} names it")
     if audit.whole:
         _check(audit, recall_log(audit.store), "the log of recalls")
+        _check(audit, receipt_log(audit.store), "the log of what was erased and removed")
     for key in audit.places.in_store:
         if (match := _CANDIDATE.fullmatch(key)) and match[1] in audit.names:
             try:

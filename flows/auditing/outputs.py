@@ -108,11 +108,12 @@ def _expect_labels(audit: Audited, md5: str, path: str, versions: set[str]) -> N
             )
         )
         return
-    for key, digest, what in _objects(manifest, content):
-        remedy = (
-            "`recstill verify --repair` looks for another copy; `recstill soft-labels build --force` makes it again."
-        )
-        audit.ledger.add(Claim("store", key, f"{what} of {path}", digest, None, remedy, set(versions)))
+    remedy = "`recstill verify --repair` looks for another copy; `recstill soft-labels build --force` makes it again."
+    for key, what, held in _objects(manifest, content):
+        digest = held if isinstance(held, str) else hashlib.sha256(held).hexdigest()
+        known = held if isinstance(held, bytes) else None
+        claim = Claim("store", key, f"{what} of {path}", digest, None, remedy, set(versions), known)
+        audit.ledger.add(claim)
 
 
 def _same_in_store(audit: Audited, md5: str) -> bytes | None:
@@ -128,10 +129,10 @@ def _same_in_store(audit: Audited, md5: str) -> bytes | None:
     return None
 
 
-def _objects(manifest: Manifest, content: bytes) -> list[tuple[str, str, str]]:
-    found = [(manifest.key(MANIFEST_NAME), hashlib.sha256(content).hexdigest(), "the store's copy")]
+def _objects(manifest: Manifest, content: bytes) -> list[tuple[str, str, str | bytes]]:
+    """Keys of a cache, what they are, and their SHA-256 or their bytes."""
+    found: list[tuple[str, str, str | bytes]] = [(manifest.key(MANIFEST_NAME), "the store's copy", content)]
     for part in manifest.parts:
-        record = hashlib.sha256(written(part)).hexdigest()
-        found.append((manifest.key(part.name), part.sha256, f"rows from {part.first:,} on"))
-        found.append((manifest.key(record_name(part.number)), record, f"the record of {part.name}"))
+        found.append((manifest.key(part.name), f"rows from {part.first:,} on", part.sha256))
+        found.append((manifest.key(record_name(part.number)), f"the record of {part.name}", written(part)))
     return found

@@ -9,33 +9,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import SettingsError
-from components.provenance.signing import PublicKey, trusted_keys
+from components.provenance.stage_statement import StageStatement
+from flows.auditing.agreeing import check_agreement
 from flows.auditing.audited import Audited
-from flows.auditing.claims import Claim
+from flows.auditing.copies import Copies
 from flows.auditing.erased_objects import without_erased
 from flows.auditing.findings import Finding, damages, in_order
-from flows.auditing.hashing import Places, check_all
+from flows.auditing.hashing import check_all
 from flows.auditing.journal import JOURNAL, Journal
-from flows.auditing.lock_history import LockHistory
-from flows.auditing.logs import check_logs, live_attestations
+from flows.auditing.logs import check_logs
+from flows.auditing.opening import opened_audit
 from flows.auditing.orphans import tell_orphans
 from flows.auditing.outputs import expect_outputs, tell_locks
 from flows.auditing.packages import expect_releases, expect_teachers
-from flows.auditing.registered import Version, read_tags, registered_versions
+from flows.auditing.repairing import Repair, repair
 from flows.auditing.statements import check_bundles, read_statements, sha256_by_md5, teacher_files
 from flows.auditing.tag_checks import check_tags
-from flows.registry import parsed, shown
-from flows.remote_objects import StoredBytes, remote_objects
-from flows.repository import keys_of, store_of
 
 Begin = Callable[[int, int], Callable[[int, bool], None]]
 """Is told how many objects and bytes will be read, and gives what is called with the size of each that is done."""
+
+
+def nobody(objects: int, size: int) -> Callable[[int, bool], None]:
+    """Nobody watches."""
+    return lambda done, reused: None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Verified:
         bytes: Of these.
         reused: Bytes that an interrupted run had read.
         seconds: How long it took.
-        claims: What the objects with findings have to be, for a repair.
     """
 
     findings: tuple[Finding, ...]
@@ -58,7 +58,6 @@ class Verified:
     bytes: int
     reused: int
     seconds: float
-    claims: Mapping[tuple[str, str], Claim] = field(default_factory=dict, repr=False)
 
     @property
     def damaged(self) -> list[Finding]:
@@ -72,7 +71,7 @@ def verify(
     *,
     workers: int | None = None,
     resume: bool = True,
-    begin: Begin = lambda objects, size: lambda done, reused: None,
+    begin: Begin = nobody,
 ) -> Verified:
     """Verify registered versions of a checkout.
 
@@ -85,87 +84,103 @@ def verify(
 
     Raises:
         StorageError: The store or DVC's remote cannot be read.
-        SettingsError: A target is not registered, or no key is trusted.
+        SettingsError: A target is not registered, or a key cannot be read.
+    """
+    with opened_audit(root, targets) as audit:
+        return examine(audit, workers, resume, begin)[0]
+
+
+def verify_and_repair(
+    root: Path,
+    targets: Sequence[str] = (),
+    *,
+    addresses: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    workers: int | None = None,
+    begin: Begin = nobody,
+    say: Callable[[Repair], None] = lambda _: None,
+) -> tuple[Verified, list[Repair]]:
+    """Verify, put back what there is a sound copy of, and verify again; until nothing more can be put back.
+
+    A folder whose listing is put back may want files that nobody knew of before: hence more than once.
+
+    Args:
+        root: The checkout.
+        targets: As for :func:`verify`.
+        addresses: Other stores in which to look, beside DVC's cache and the work trees.
+        folders: More folders of this machine in which files of outputs may lie.
+        workers: Objects read at once.
+        begin: Is told how much there is to read, each time.
+        say: Is told each repair as it is made.
+
+    Returns:
+        How the last verification ended, and everything that was tried.
+
+    Raises:
+        StorageError: A place cannot be read or written.
+        SettingsError: A target is not registered, or a key cannot be read.
+    """
+    repairs: list[Repair] = []
+    tried: set[tuple[str, str]] = set()
+    while True:
+        with opened_audit(root, targets) as audit:
+            found, statements = examine(audit, workers, False, begin)
+            left = [one for one in found.damaged if (one.place, one.object) not in tried]
+            if not left:
+                return found, repairs
+            copies = Copies(audit, addresses, sha256_by_md5(statements.values()), folders)
+            repairs += repair(audit, left, copies, statements.values(), say)
+            tried |= {(one.place, one.object) for one in left}
+
+
+def examine(
+    audit: Audited, workers: int | None = None, resume: bool = True, begin: Begin = nobody
+) -> tuple[Verified, dict[str, StageStatement]]:
+    """Look at everything of an audit that is open.
+
+    Args:
+        audit: It; its ledger and findings are filled.
+        workers: Objects read at once.
+        resume: Go on from what an interrupted run has found good.
+        begin: Is told how much there is to read.
+
+    Returns:
+        How it ended, and the signed statements that are right, by entry.
+
+    Raises:
+        StorageError: The store or DVC's remote cannot be read.
     """
     started = time.monotonic()
     workers = workers or max(2, os.cpu_count() or 1)
-    with _opened(root, targets) as audit:
-        tell_locks(audit)
-        statements = read_statements(audit)
-        check_bundles(audit, statements)
-        expect_outputs(audit, sha256_by_md5(statements.values()))
-        expect_releases(audit)
-        expect_teachers(audit, teacher_files(statements.values()))
-        check_tags(audit)
-        check_logs(audit)
-        claims = list(audit.ledger)
-        listed = [found.size for claim in claims if (found := audit.places.listed(claim))]
-        reused = 0
-        advance = begin(len(listed), sum(listed))
+    tell_locks(audit)
+    statements = read_statements(audit)
+    check_bundles(audit, statements)
+    check_agreement(audit, statements)
+    expect_outputs(audit, sha256_by_md5(statements.values()))
+    expect_releases(audit)
+    expect_teachers(audit, teacher_files(statements.values()))
+    check_tags(audit)
+    check_logs(audit)
+    claims = list(audit.ledger)
+    listed = [found.size for claim in claims if (found := audit.places.listed(claim))]
+    reused = 0
+    advance = begin(len(listed), sum(listed))
 
-        def count(size: int, before: bool) -> None:
-            nonlocal reused
-            reused += size if before else 0
-            advance(size, before)
+    def count(size: int, before: bool) -> None:
+        nonlocal reused
+        reused += size if before else 0
+        advance(size, before)
 
-        with Journal(root / JOURNAL, resume=resume) as journal:
-            audit.findings += check_all(claims, audit.places, workers=workers, journal=journal, advance=count)
-        if audit.whole:
-            tell_orphans(audit)
-        findings = in_order(without_erased(audit.findings, audit.store, audit.keys))
-        broken = {(one.place, one.object) for one in findings}
-        return Verified(
-            findings=tuple(findings),
-            versions=tuple(str(version) for version in audit.chosen),
-            objects=len(claims),
-            bytes=sum(listed),
-            reused=reused,
-            seconds=time.monotonic() - started,
-            claims={pair: claim for pair in broken if (claim := audit.ledger.get(*pair)) is not None},
-        )
-
-
-@contextmanager
-def _opened(root: Path, targets: Sequence[str]) -> Iterator[Audited]:
-    store = store_of(root)
-    in_store = {one.key: StoredBytes(one.bytes, repr(one.modified)) for one in store.list("")}
-    tags = read_tags(root)
-    keys = _keys(root, in_store)
-    versions = registered_versions(store, keys, tags, in_store, live_attestations(store, in_store, keys))
-    locks = LockHistory.read(root)
-    has = locks.has_commits([version.commit for version in versions if version.commit])
-    for version in versions:
-        version.here = has.get(version.commit or "", False)
-    chosen = _chosen(versions, targets)
-    with ExitStack() as opened:
-        remote, in_remote = None, {}
-        if any(version.here for version in chosen):
-            remote = opened.enter_context(remote_objects(root))
-            in_remote = remote.listed()
-        places = Places(store, remote, in_store, in_remote)
-        yield Audited(root, places, keys, tags, versions, chosen, not targets, locks)
-
-
-def _keys(root: Path, in_store: Collection[str]) -> Sequence[PublicKey]:
-    """Those that are trusted; an empty store needs none."""
-    try:
-        return trusted_keys(keys_of(root))
-    except SettingsError:
-        if any(key.startswith(("releases/", "provenance/", "recalls/")) for key in in_store):
-            raise
-        return ()
-
-
-def _chosen(versions: Sequence[Version], targets: Sequence[str]) -> list[Version]:
-    if not targets:
-        return list(versions)
-    found: dict[str, Version] = {}
-    for target in targets:
-        name, number = parsed(target)
-        of = [version for version in versions if version.name == name and number in (None, version.number)]
-        if not of:
-            known = ", ".join(str(version) for version in versions[-5:]) or "none"
-            asked = name if number is None else shown(name, number)
-            raise SettingsError(f"{asked} is not registered here", f"Registered: {known}.")
-        found.update((str(version), version) for version in of)
-    return [found[name] for name in sorted(found)]
+    with Journal(audit.root / JOURNAL, resume=resume) as journal:
+        audit.findings += check_all(claims, audit.places, workers=workers, journal=journal, advance=count)
+    if audit.whole:
+        tell_orphans(audit)
+    verified = Verified(
+        findings=tuple(in_order(without_erased(audit.findings, audit.store, audit.keys))),
+        versions=tuple(str(version) for version in audit.chosen),
+        objects=len(claims),
+        bytes=sum(listed),
+        reused=reused,
+        seconds=time.monotonic() - started,
+    )
+    return verified, statements

@@ -145,14 +145,15 @@ def _new_source(root: Path, store: ObjectStore, made: Path, name: str, number: i
     ]:
         store.put(key, bytes_, hashlib.sha256(bytes_).hexdigest())
     teacher = put_teacher(store, folder / "teacher", ["a", "b"])
-    _package(folder / "package", made / "artifacts", name, number, teacher)
+    lineage = {**LINEAGE, "teacher": teacher, "soft_labels": manifest.id}
+    lineage["dataset"] = str(read_json(folder / "dataset" / "dataset.json")["digest"])
+    _package(folder / "package", made / "artifacts", name, number, lineage)
 
 
-def _package(folder: Path, artifacts: Path, name: str, number: int, teacher: str) -> None:
+def _package(folder: Path, artifacts: Path, name: str, number: int, lineage: dict[str, str]) -> None:
     dataset = read_dataset(artifacts / "dataset")
     variant = read_json(artifacts / "quantized" / "variants.json")["variants"][1]
     random = np.random.default_rng(number)
-    lineage = {**LINEAGE, "teacher": teacher, "dataset": f"{number:02d}" * 32}
     content = PackageContent(
         name=name,
         task="next_item",
