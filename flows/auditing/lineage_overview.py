@@ -12,7 +12,8 @@ from xml.sax.saxutils import escape
 
 from flows.auditing.reporting import VersionState
 
-_COLUMNS = (("dataset", "data set"), ("teacher", "teacher"), ("soft_labels", "soft labels"), ("student", "student"))
+# Keys of a release's lineage, as people read them; a digest stands in each column.
+_COLUMNS = ("dataset", "teacher", "soft labels", "student")
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _TOP = 168, 34, 62, 12, 34
 _MOST = 60
 _SHOWN = 12
@@ -53,9 +54,9 @@ def overview(versions: Sequence[VersionState]) -> str:
     for one in known:
         wrong = bool(one.recalls) or not one.whole
         chain = [
-            place(column, one.lineage[kind], bool(one.recalls))
-            for column, (kind, _) in enumerate(_COLUMNS)
-            if kind in one.lineage
+            place(column, one.lineage[title.replace(" ", "_")], bool(one.recalls))
+            for column, title in enumerate(_COLUMNS)
+            if title.replace(" ", "_") in one.lineage
         ]
         chain.append(place(len(_COLUMNS), str(one), wrong))
         for edge in itertools.pairwise(chain):
@@ -63,7 +64,7 @@ def overview(versions: Sequence[VersionState]) -> str:
     width = (len(_COLUMNS) + 1) * (_WIDTH + _GAP_X) - _GAP_X
     height = _TOP + max(rows) * (_HEIGHT + _GAP_Y)
     by_name = {str(one): one for one in known}
-    titles = [title for _, title in _COLUMNS] + ["version"]
+    titles = [*_COLUMNS, "version"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="Which versions came of which data sets and teachers" style="min-width:{width * 3 // 4}px">'
