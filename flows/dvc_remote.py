@@ -241,12 +241,6 @@ def shared_cache(main_root: Path, worktree: Path) -> None:
         settings["cache"] = {**(local.get("cache") or {}), "dir": str(Path(cache).parent.parent)}
 
 
-def cache_folder(root: Path) -> Path:
-    """Where DVC's cache of a checkout keeps its objects, each below the first two digits of its MD5."""
-    with _opened(root) as repo:
-        return Path(repo.cache.local.path)
-
-
 def own_cache(worktree: Path) -> None:
     """Let a worktree use a cache (and a run cache) of its own, below itself, whatever the configuration says."""
     with _opened(worktree) as repo, repo.config.edit("local") as settings:

@@ -86,14 +86,22 @@ class Copies:
                 yield Copy(str(path), _copying(path))
 
     def _of_cache(self, md5: str) -> Iterator[Copy]:
-        from flows.dvc_remote import cache_folder
-
-        try:
-            path = cache_folder(self._audit.root) / md5[:2] / md5[2:]
-        except RecstillError:
+        if self._cache is None:
             return
+        path = self._cache / md5[:2] / md5[2:]
         if path.is_file():
             yield Copy(f"DVC's cache {path}", _copying(path))
+
+    @cached_property
+    def _cache(self) -> Path | None:
+        """Where DVC's cache keeps its objects, each below the first two digits of its MD5; None: it cannot be opened."""
+        from flows.dvc_remote import opened_cache
+
+        try:
+            with opened_cache(self._audit.root) as cache:
+                return Path(cache.odb.path)
+        except RecstillError:
+            return None
 
     @cached_property
     def _lying_about(self) -> dict[str, Path]:
