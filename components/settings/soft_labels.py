@@ -24,6 +24,9 @@ class SoftLabelSettings(Settings):
     """``zstd`` makes parts smaller in the store; on this machine they lie unpacked."""
     hidden_states: bool = False
     """Store the teacher's last hidden state beside each label, in half precision, for hint losses."""
+    calibrate: bool = False
+    """Divide the teacher's logits by a temperature that is fitted on the validation events first. It is part of what
+    the cache is of."""
     rows_per_part: int = Field(default=65_536, ge=1)
     """Prediction points in one part of the cache at most: what each worker scores again at most after a kill."""
 

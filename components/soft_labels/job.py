@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.errors import IntegrityError, RecstillError, StorageError
 from components.settings.soft_labels import SoftLabelSettings
+from components.soft_labels.calibration import calibrated
 from components.soft_labels.inputs import (
     InputFile,
     Inputs,
@@ -119,12 +120,15 @@ def post_job(
         elsewhere: Whether workers may be on other machines; the inputs are then put into the store too.
 
     Raises:
-        DataError: An input is missing, or there is no point to score.
+        DataError: An input is missing, or there is no point to score, or none to calibrate on.
         IntegrityError: An input is damaged.
         StorageError: The store cannot be written.
     """
     found = read_inputs(dataset_folder, teacher_folder, task)
-    plan = Scorer(found.teacher, found.task, settings).plan(found.teacher_digest, found.dataset_digest)
+    temperature = calibrated(found.teacher, found.task).temperature if settings.calibrate else 1.0
+    plan = Scorer(found.teacher, found.task, settings, temperature=temperature).plan(
+        found.teacher_digest, found.dataset_digest
+    )
     folder = plan.identity.key(f"{_INPUTS}/{uuid.uuid4().hex}")
     posted = PostedJob(store, Ticket(store.address, folder, ""), plan)
     try:
@@ -182,7 +186,13 @@ class _Work:
         job = _job(self.store, ticket)
         self.plan = job.plan
         inputs = _inputs(self.store, ticket, job)
-        self.scorer = Scorer(inputs.teacher, inputs.task, job.settings, device_of(job.accelerator))
+        self.scorer = Scorer(
+            inputs.teacher,
+            inputs.task,
+            job.settings,
+            device_of(job.accelerator),
+            temperature=job.identity.teacher_temperature,
+        )
         if self.scorer.plan(inputs.teacher_digest, inputs.dataset_digest) != job.plan:
             raise IntegrityError(
                 f"the inputs of {job.identity.cache_id[:12]} on {socket.gethostname()} lead to another cache",

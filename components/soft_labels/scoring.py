@@ -18,7 +18,7 @@ from components.networks.contract import PredictionNetwork
 from components.settings.soft_labels import SoftLabelSettings
 from components.soft_labels.codecs.base import Codec
 from components.soft_labels.codecs.building import codec_for
-from components.soft_labels.manifest import CacheIdentity, Part
+from components.soft_labels.manifest import TEACHER_TEMPERATURE, CacheIdentity, Part
 from components.soft_labels.parts import part_bytes, part_of, stored_bytes, uniforms_of
 from components.soft_labels.publishing import is_sound, publish_part, recorded_part
 from components.storage.contract import ObjectStore
@@ -81,6 +81,7 @@ class Scorer:
         task: Gives the points, 0 to P - 1, in order.
         settings: What is kept.
         device: Where the teacher computes: the CPU, or a GPU.
+        temperature: By what its logits are divided, see :mod:`components.soft_labels.calibration`.
 
     Raises:
         DataError: There are no points.
@@ -93,19 +94,23 @@ class Scorer:
         task: ScoringTask,
         settings: SoftLabelSettings,
         device: torch.device | None = None,
+        *,
+        temperature: float = 1.0,
     ) -> None:
         if task.points < 1:
             raise DataError("there is no training point to score", "Give a data set with longer histories.")
         self._device = device or torch.device("cpu")
+        self._temperature = temperature
         self._teacher, self._task, self._settings = teacher.eval().to(self._device), task, settings
         self.codec = codec_for(settings, task.outcomes, self._hidden_dim() if settings.hidden_states else 0)
 
     def plan(self, teacher_digest: str, dataset_digest: str) -> CachePlan:
         """The cache of this teacher on this task's data set, which have these digests."""
+        calibrated = {} if self._temperature == 1.0 else {TEACHER_TEMPERATURE: self._temperature}
         identity = CacheIdentity(
             teacher=teacher_digest,
             dataset=dataset_digest,
-            codec=self.codec.record(),
+            codec={**self.codec.record(), **calibrated},
             outcomes=self._task.outcomes,
             compression=self._settings.compression,
             rows_per_part=rows_per_part(self._settings, self.codec),
@@ -149,8 +154,9 @@ class Scorer:
         for start in range(0, len(hidden), chunk):
             states = hidden[start : start + chunk]
             place = slice(first + start, first + start + len(states))
+            logits = self._teacher.score(states)
             encoded = self.codec.encode(
-                self._teacher.score(states),
+                logits if self._temperature == 1.0 else logits / self._temperature,
                 uniforms=None if uniforms is None else uniforms[place],
                 hidden=states if self.codec.hidden_dim else None,
             )

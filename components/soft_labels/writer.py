@@ -36,6 +36,7 @@ def write_cache(
     accelerator: str = "cpu",
     show: bool = True,
     workers: int | None = None,
+    temperature: float = 1.0,
 ) -> Manifest:
     """Write the cache of a teacher on a data set, or what of it is not there yet.
 
@@ -54,6 +55,7 @@ def write_cache(
         show: Whether progress is shown.
         workers: Parts that are scored at once, each by one thread; their number changes no byte. Without it what
             ``RECSTILL_WORKERS`` says, else as many as there are cores; one on a GPU.
+        temperature: By what the teacher's logits are divided, see :mod:`components.soft_labels.calibration`.
 
     Raises:
         DataError: There are no points.
@@ -62,7 +64,7 @@ def write_cache(
         StorageError: The store cannot be read or written.
     """
     device = device_of(accelerator)
-    scorer = Scorer(teacher, task, settings, device)
+    scorer = Scorer(teacher, task, settings, device, temperature=temperature)
     plan = scorer.plan(teacher_digest, dataset_digest)
     # One thread keeps a GPU busy.
     workers = workers or scoring_workers(default=None if device.type == "cpu" else 1)

@@ -6,6 +6,7 @@ import time
 
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.training import TrainerSettings
+from components.soft_labels.calibration import calibrated
 from components.soft_labels.inputs import read_inputs
 from components.soft_labels.manifest import written
 from components.soft_labels.writer import write_cache
@@ -24,6 +25,14 @@ def work(workspace: Workspace) -> None:
     points, outcomes = inputs.task.points, inputs.task.outcomes
     print(f"labelling {points:,} points for {outcomes:,} outcomes in {store.address}", flush=True)
 
+    calibration = calibrated(inputs.teacher, inputs.task) if settings.calibrate else None
+    if calibration is not None:
+        print(
+            f"calibrated on {calibration.events:,} validation events: temperature {calibration.temperature:g}, "
+            f"NLL {calibration.nll_before:.4f} to {calibration.nll_after:.4f}, "
+            f"ECE {calibration.ece_before:.4f} to {calibration.ece_after:.4f}",
+            flush=True,
+        )
     manifest = write_cache(
         store,
         inputs.teacher,
@@ -32,6 +41,7 @@ def work(workspace: Workspace) -> None:
         teacher_digest=inputs.teacher_digest,
         dataset_digest=inputs.dataset_digest,
         accelerator=trainer.accelerator,
+        temperature=1.0 if calibration is None else calibration.temperature,
     )
     with new_file(workspace.artifacts / "soft_labels" / "manifest.json") as path:
         path.write_bytes(written(manifest))
@@ -43,6 +53,7 @@ def work(workspace: Workspace) -> None:
         "mean_top1_probability": round(manifest.mean("top_mass"), 6),
         "mean_kept_mass": round(manifest.mean("kept_mass"), 6),
         "cache_id": manifest.id,
+        **({} if calibration is None else calibration.figures()),
     }
     workspace.write_metrics("soft_labels", quality, started)
     print(

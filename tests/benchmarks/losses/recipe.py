@@ -44,13 +44,13 @@ LOSSES: dict[str, list[dict[str, Any]]] = {
         {**HARD, "weight": 0.8, "schedule": {"kind": "cosine"}},
     ],
     "divergence on an auxiliary head": [{**HARD, "weight": 1.0}, {**SOFT, "head": "auxiliary"}],
-    "sampled, 256 negatives": [
+    "sampled": [
         {"kind": "sampled_cross_entropy", "weight": 0.2, "negatives": 256},
         {"kind": "sampled_divergence", "weight": 0.8, "negatives": 256},
         {**HARD, "weight": 0.0},
     ],
     "standardised divergence": [HARD, {"kind": "standardised_divergence", "weight": 0.8}],
-    "decoupled, beta = 2": [HARD, {"kind": "decoupled_divergence", "weight": 0.8, "beta": 2.0}],
+    "decoupled": [HARD, {"kind": "decoupled_divergence", "weight": 0.8, "beta": 2.0}],
     "DIST": [{**HARD, "weight": 1.0}, {"kind": "correlation", "weight": 2.0}],
     "relaxed ranking": [HARD, {"kind": "relaxed_ranking", "weight": 0.8}],
     "RCE-KD": [HARD, {"kind": "rejuvenated_cross_entropy", "weight": 0.8}],

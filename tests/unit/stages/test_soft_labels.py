@@ -57,6 +57,22 @@ def test_the_stage_leaves_a_manifest_and_figures_and_the_parts_in_the_store(
     assert metrics["bytes"] == sum(file.stat().st_size for file in tmp_path.rglob("part-*.safetensors"))
 
 
+def test_a_calibrated_teacher_makes_another_cache_and_its_figures_say_what_was_gained(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    work(workspace)
+    before = json.loads((workspace.artifacts / "metrics" / "soft_labels.json").read_text())
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("k: 4,", "k: 4, calibrate: true,"))
+    work(workspace)
+    after = json.loads((workspace.artifacts / "metrics" / "soft_labels.json").read_text())
+    assert before["cache_id"] != after["cache_id"]
+    manifest = json.loads((workspace.artifacts / "soft_labels" / "manifest.json").read_text())
+    assert manifest["codec"]["teacher_temperature"] == after["calibration_temperature"] != 1.0
+    assert after["calibration_nll_after"] < after["calibration_nll_before"]
+    assert {"calibration_ece_before", "calibration_ece_after", "calibration_events"} <= after.keys()
+    assert not any(name.startswith("calibration") for name in before)
+
+
 def test_the_manifest_names_neither_a_time_nor_a_place_and_is_the_same_again(
     workspace: Workspace, tmp_path: Path
 ) -> None:
