@@ -17,6 +17,7 @@ from flows import (
     audit_cli,
     deploy_cli,
     erase_cli,
+    history_cli,
     impact_cli,
     recall_cli,
     reproduce_cli,
@@ -144,6 +145,7 @@ for commands in (
     trace_cli,
     impact_cli,
     erase_cli,
+    history_cli,
     verify_cli,
     recall_cli,
 ):

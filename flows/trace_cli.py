@@ -27,6 +27,9 @@ def trace(
     where: Annotated[
         bool, typer.Option("--where", help="Look where the bytes still are: work tree, DVC's cache and remote, store.")
     ] = False,
+    warm_starts: Annotated[
+        bool, typer.Option("--warm-starts", help="Follow the chains of the teachers that teachers have started from.")
+    ] = False,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", metavar="FILE.svg|.png", help="Draw the chain into a file.", show_default=False),
@@ -48,7 +51,7 @@ def trace(
 
     asked = start / what if (start / what).exists() else what
     lineage = Lineage(place())
-    chain = lineage.trace(resolve(lineage, str(asked)))
+    chain = lineage.trace(resolve(lineage, str(asked)), warm_starts=warm_starts)
     chain.subject.text = what
     if where:
         from flows.auditing.presence import look

@@ -174,10 +174,15 @@ class Lineage:
         self.records.add(lock)
         return lock is not None
 
-    def trace(self, subject: Subject) -> Trace:
-        """The chain of what was asked about."""
+    def trace(self, subject: Subject, *, warm_starts: bool = False) -> Trace:
+        """The chain of what was asked about.
+
+        Args:
+            subject: What was asked about.
+            warm_starts: Follow the chains of the teachers that teachers have started from; there is one a version.
+        """
         notes = [*subject.notes]
-        building = _Building(self, subject)
+        building = _Building(self, subject, warm_starts)
         for path, md5 in subject.made:
             makers = self.records.makers(md5, path, first=subject.lock)
             if makers:
@@ -207,12 +212,13 @@ def place() -> Path:
 class _Building:
     """A chain on its way."""
 
-    def __init__(self, lineage: Lineage, subject: Subject) -> None:
-        self._lineage, self._subject = lineage, subject
+    def __init__(self, lineage: Lineage, subject: Subject, warm_starts: bool) -> None:
+        self._lineage, self._subject, self._warm_starts = lineage, subject, warm_starts
         self._nodes: dict[str, Node] = {}
         self.notes: list[str] = []
 
-    def node(self, found: Recorded, path: str, md5: str) -> Node:
+    def node(self, found: Recorded, path: str, md5: str, *, further: bool = True) -> Node:
+        """The node of a run, and of everything that it was made of, unless nothing further is asked for."""
         run = found.run
         node = self._nodes.get(run.entry)
         if node is None:
@@ -220,9 +226,9 @@ class _Building:
             node = self._nodes[run.entry] = Node(run, found.lock, role_of(run))
             self._describe(node)
             self._uses(node, path, md5)
-            for name, one in run.inputs.items():
+            for name, one in run.inputs.items() if further else ():
                 node.links.append(self._link(node, name, one))
-            if run.warm_start:
+            if run.warm_start and further:
                 node.links.append(self._warm(node, run.warm_start))
         self._uses(node, path, md5)
         return node
@@ -249,12 +255,12 @@ class _Building:
 
     def _link(self, node: Node, path: str, md5: str) -> Link:
         made = path.startswith(ARTIFACTS)
-        makers = self._lineage.records.makers(md5, path, first=node.lock) if made else []
-        if makers and makers[0].lock is not node.lock and node.run.entry != makers[0].run.entry:
-            node.labels.append(f"{path} is not what the same lock says was made; it was found in {makers[0].lock}")
-        if made and not makers:
+        maker = self._lineage.records.maker(md5, path, node.lock) if made else None
+        if maker and maker.lock is not node.lock and node.run.entry != maker.run.entry:
+            node.labels.append(f"{path} is not what the same lock says was made; it was found in {maker.lock}")
+        if made and not maker:
             node.labels.append(f"nobody has recorded how {path} was made")
-        return Link(path, md5, self.node(makers[0], path, md5) if makers else None)
+        return Link(path, md5, self.node(maker, path, md5) if maker else None)
 
     def _warm(self, node: Node, teacher: str) -> Link:
         """The teacher that training started from, which is named by its digest."""
@@ -263,7 +269,12 @@ class _Building:
             lock = self._lineage.lock_of(release) if kind else None
             if kind and lock and (found := output_of_kind(_of(lock, release.name), kind)):
                 run, path, md5 = found
-                return Link(f"warm start from {kind} of {release}", teacher, self.node(Recorded(run, lock), path, md5))
+                before = self.node(Recorded(run, lock), path, md5, further=self._warm_starts)
+                if not self._warm_starts:
+                    before.labels.append(
+                        f"an earlier {kind} that training started from; --warm-starts follows its chain"
+                    )
+                return Link(f"warm start from {kind} of {release}", teacher, before)
         node.labels.append(f"started warm from {teacher[:12]}, and nobody knows how that was made")
         return Link("warm start", teacher, None)
 

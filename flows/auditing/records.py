@@ -69,6 +69,13 @@ class Records:
                     found.setdefault(run.entry, Recorded(run, lock))
         return list(found.values())
 
+    def maker(self, md5: str, path: str, lock: Lock) -> Recorded | None:
+        """The run that made some bytes: that of a lock itself, if it has one, else the best known."""
+        for run in lock.stages:
+            if run.outputs.get(path) == md5:
+                return Recorded(run, lock)
+        return next(iter(self.makers(md5, path, first=lock)), None)
+
     def readers(self, md5: str) -> Recorded | None:
         """The oldest run that read some bytes, as data or as code."""
         for lock in sorted(self.containing(md5), key=lambda one: _rank(one)[1:]):

@@ -68,7 +68,7 @@ def test_any_file_leads_to_its_teacher_and_its_data_from_a_renamed_copy_alone(
     kind = path.split("/")[2].partition(".")[0]
     assert [one for one in roles(chain) if one != "baseline"] == CHAIN[CHAIN.index(kind) :]
     assert {one.path for one in chain.sources} == {"data/orders.csv"}
-    assert not [label for one in chain.nodes for label in one.labels]
+    assert not [label for one in chain.nodes if "shop@v4" in one.versions for label in one.labels]
 
 
 def test_a_node_tells_digest_size_stage_commit_parameters_metrics_who_and_when(
@@ -90,9 +90,17 @@ def test_a_node_tells_digest_size_stage_commit_parameters_metrics_who_and_when(
 
 
 def test_a_warm_start_is_part_of_where_a_teacher_comes_from(history: History) -> None:
-    chain = trace(history.root, digest("shop", 4, "teacher"))
-    teachers = [one for one in chain.nodes if one.role == "teacher"]
-    assert [one.digest for one in teachers] == [digest("shop", version, "teacher") for version in (4, 3, 2, 1)]
+    lineage = Lineage(history.root)
+    subject = resolve(lineage, digest("shop", 4, "teacher"))
+
+    def teachers(chain: Trace) -> list[str | None]:
+        return [one.digest for one in chain.nodes if one.role == "teacher"]
+
+    chain = lineage.trace(subject)
+    assert teachers(chain) == [digest("shop", version, "teacher") for version in (4, 3)]
+    assert any("--warm-starts" in label for label in chain.nodes[-1].labels + chain.nodes[1].labels)
+    every = lineage.trace(subject, warm_starts=True)
+    assert teachers(every) == [digest("shop", version, "teacher") for version in (4, 3, 2, 1)]
 
 
 @pytest.mark.parametrize("kind", ["source", "dataset", "teacher", "student", "pruned", "soft_labels", "baseline"])
@@ -217,7 +225,7 @@ def test_without_git_the_store_alone_tells_the_chain(history: History, tmp_path:
         chain = trace(history.root, text)
         assert {"teacher", "dataset", "events"} <= {one.role for one in chain.nodes}
         digests = {one.digest for one in chain.nodes if one.role == "dataset"}
-        assert digests == {digest("shop", 1, "dataset"), digest("shop", 2, "dataset")}
+        assert digests == {digest("shop", 2, "dataset")}
         assert all(any("not in this repository" in label for label in one.labels) for one in chain.nodes)
 
 
