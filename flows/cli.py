@@ -17,6 +17,7 @@ from flows import (
     audit_cli,
     deploy_cli,
     erase_cli,
+    evidence_cli,
     history_cli,
     impact_cli,
     recall_cli,
@@ -148,6 +149,7 @@ for commands in (
     history_cli,
     verify_cli,
     recall_cli,
+    evidence_cli,
 ):
     commands.register(app)
 

@@ -36,7 +36,7 @@ class Identity(NamedTuple):
 def git(
     root: Path, *command: str, content: bytes = b"", seconds: float | None = None, env: Mapping[str, str] | None = None
 ) -> str:
-    """What a command of git prints.
+    """What a command of git prints, as text.
 
     Args:
         root: Where it runs.
@@ -47,6 +47,17 @@ def git(
 
     Raises:
         GitError: It failed, took too long, or git is not installed. No credential of a remote's address is shown.
+    """
+    return git_bytes(root, *command, content=content, seconds=seconds, env=env).decode(errors="replace")
+
+
+def git_bytes(
+    root: Path, *command: str, content: bytes = b"", seconds: float | None = None, env: Mapping[str, str] | None = None
+) -> bytes:
+    """What a command of git prints, byte by byte; see :func:`git`.
+
+    Raises:
+        GitError: As there.
     """
     # No prompt: nobody may be there to answer it.
     environment = {**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})}
@@ -69,7 +80,7 @@ def git(
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         reason = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0])
         raise GitError(f"git {command[0]} failed in {root}: {without_credentials(reason)}")
-    return done.stdout.decode(errors="replace")
+    return done.stdout
 
 
 def without_credentials(text: str) -> str:
