@@ -30,6 +30,7 @@ from components.provenance.stage_statement import (
     statement_key,
 )
 from components.storage.contract import ObjectStore
+from flows.auditing.sketching import sketch_run
 from flows.locked_outputs import LOCK, listing, listing_md5, lock_stages
 from flows.repository import git, identity, is_repository, keys_of, store_of
 from flows.trust import signer
@@ -76,6 +77,7 @@ def attest_run(root: Path, scenario: str, results: Iterable[StageResult], say: S
         if made:
             whose = " (made here: it tells that bytes are unchanged, not who made them)" if key.local else ""
             say(f"{scenario}: {len(made)} stages attested, signed by key {key.public.id[:_SHOWN]}{whose}")
+    sketch_run(root, scenario, ran, say)
 
 
 def attest_missing(

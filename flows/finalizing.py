@@ -196,6 +196,7 @@ def attest(work: Finalizing) -> None:
     """The release in the store: package, verdict, statements of the stages, bill, and the signed attestation last."""
     from components.serving.releases import publish, verify_release, versions
     from flows.attesting import statements_of
+    from flows.auditing.sketching import sketch_run
     from flows.version_papers import any_dirty, version_papers
 
     run, name, who = work.run, work.run.scenario, identity(work.run.checkout)
@@ -204,6 +205,7 @@ def attest(work: Finalizing) -> None:
     with _one_at_a_time(run.checkout):
         work.release = work.release or _release_of(work, work.commit)
         statements = statements_of(run.worktree, name, work.store, work.say) if work.release is None else []
+        sketch_run(run.worktree, name, (), work.say)
         for attempt in range(_TRIES):
             if work.release is not None:
                 break

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import RecstillError
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
-from flows.locked_outputs import outputs
+from flows.locked_outputs import lock_stages, outputs
 from flows.repository import keys_of, store_of
 
 if TYPE_CHECKING:
@@ -111,8 +111,24 @@ def fetch_people(root: Path, people: Mapping[str, str], folder: Path) -> bool:
     return True
 
 
-def told(sketch: Sketch | None, error: RecstillError | None = None) -> str:
-    """A line for whoever watches a run; empty when there is nothing to say."""
-    if error is not None:
-        return f"no sketch of who is in the data was kept: {error.message}"
-    return "" if sketch is None else f"{sketch.count:,} people are in the data: a keyed sketch of them is kept"
+def sketch_run(tree: Path, scenario: str, ran: Collection[str], say: Callable[[str], None]) -> None:
+    """Keep a sketch of the data of a run that has just ended. It never fails the run: what stands in its way is told.
+
+    Args:
+        tree: The checkout or worktree of the run.
+        scenario: Of params.yaml.
+        ran: Addresses of the stages that have just run here; none: they ran before, and it is attached afterwards.
+        say: Takes lines for whoever watches.
+    """
+    try:
+        makers = {
+            address
+            for address, stage in lock_stages(tree).items()
+            if people_outputs((str(out["path"]), str(out.get("md5", ""))) for out in stage.get("outs") or ())
+        }
+        sketch = sketch_here(tree, scenario, DURING if makers & set(ran) else AFTERWARDS)
+    except RecstillError as error:
+        say(f"no sketch of who is in the data is kept: {error.message}")
+    else:
+        if sketch is not None:
+            say(f"{scenario}: {sketch.count:,} people are in the data; a keyed sketch of them is kept")

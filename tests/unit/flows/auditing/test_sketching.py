@@ -10,7 +10,7 @@ import pytest
 
 from components.data.subject_key import subject_key_made
 from components.provenance.subjects import read_sketch
-from flows.auditing.sketching import AFTERWARDS, DURING, people_outputs, sketch_afterwards, sketch_here
+from flows.auditing.sketching import AFTERWARDS, DURING, people_outputs, sketch_afterwards, sketch_here, sketch_run
 from flows.locked_outputs import outputs
 from flows.repository import keys_of, store_of
 from tests.unit.flows import small_checkout as small
@@ -66,3 +66,20 @@ def test_data_without_a_sketch_get_one_from_the_cache_and_none_when_the_bytes_ar
     shutil.rmtree(checkout / ".dvc" / "cache")
     shutil.rmtree(checkout / ".recstill" / "store")
     assert sketch_afterwards(checkout, store, SCENARIO, people, key) is None
+
+
+def test_a_run_keeps_one_and_says_so_and_never_fails_for_it(checkout: Path) -> None:
+    said: list[str] = []
+    sketch_run(checkout, SCENARIO, ["make@tiny"], said.append)
+    found = read_sketch(store_of(checkout), people_outputs(outputs(checkout, SCENARIO)))
+    assert found is not None
+    assert found.attached == DURING
+    assert said == ["tiny: 3 people are in the data; a keyed sketch of them is kept"]
+    sketch_run(checkout, SCENARIO, [], said.append)
+    assert len(said) == 1
+    shutil.rmtree(checkout / ".recstill" / "store")
+    (checkout / "artifacts" / "tiny" / "events.parquet").chmod(0o644)
+    (checkout / "artifacts" / "tiny" / "events.parquet").unlink()
+    (checkout / "artifacts" / "tiny" / "events.parquet").write_bytes(b"PAR1 no table")
+    sketch_run(checkout, SCENARIO, [], said.append)
+    assert "no sketch" in said[1]
