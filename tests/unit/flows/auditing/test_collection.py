@@ -31,6 +31,7 @@ RECSTILL = str(Path(sys.executable).parent / "recstill")
 DAY = timedelta(hours=24)
 STRAY = b"rows of a run whose lock was never kept"
 MD5 = hashlib.md5(STRAY).hexdigest()
+PACKAGE = hashlib.sha256(b"{}").hexdigest()
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, content: PackageContent) -> P
         (place / "files" / "md5" / MD5[:2]).mkdir(exist_ok=True)
         (place / "files" / "md5" / MD5[:2] / MD5[2:]).write_bytes(STRAY)
     store = store_of(found.root)
-    store.put(f"packages/{'0' * 64}/package.json", b"{}", hashlib.sha256(b"{}").hexdigest())
+    store.put(f"packages/{PACKAGE}/package.json", b"{}", PACKAGE)
     labelled(store, "9" * 64)
     return found
 
@@ -82,7 +83,6 @@ def test_exactly_what_nobody_needs_is_named_then_deleted_and_every_version_is_wh
         ("store", "packages"),
         ("store", "soft-labels"),
     }
-    assert all("9" * 64 != one.name for one in found)
     plan = write_plan(root, found)
     assert verify(root).damaged == []
     done = carried_out(root, plan)
@@ -134,7 +134,7 @@ def test_what_is_recalled_stays_as_evidence(root: Path, monkeypatch: pytest.Monk
     from components.provenance import recalls
 
     class One:
-        digests = frozenset({MD5, "0" * 64})
+        digests = frozenset({MD5, PACKAGE})
 
     monkeypatch.setattr(recalls, "recalls", lambda store, keys: [One()])
     assert {one.name.split("/")[0] for one in named(root)} == {"soft-labels"}
@@ -160,10 +160,10 @@ def test_a_version_whose_commit_is_not_here_makes_it_name_nothing(root: Path) ->
 
 
 def test_a_tag_alone_keeps_a_version(root: Path) -> None:
+    before = named(root)
     git(root, "branch", "-D", "recstill/tiny/aaaaaaaaaaaa")
-    before = len(named(root))
-    carried_out(root, write_plan(root, named(root)))
-    assert before == 2 + 1 + len([one for one in (root / ".recstill").rglob("nothing")]) + 7
+    assert named(root) == before
+    carried_out(root, write_plan(root, before))
     assert verify(root, resume=False).damaged == []
 
 
@@ -190,8 +190,7 @@ def test_interrupted_anywhere_the_same_call_goes_on_to_one_receipt(root: Path, m
     monkeypatch.setattr(collection, "_delete", delete)
     done = carried_out(root, read_plan(root, plan.id[:12]))
     assert len(done.gone) == len(plan.objects)
-    write_plan_again = root / ".recstill" / "gc" / f"{plan.id}.json"
-    assert not write_plan_again.exists()
+    assert not (root / ".recstill" / "gc" / f"{plan.id}.json").exists()
     (receipt,) = receipts(store_of(root), trusted(root))
     assert len(receipt.objects) == len(plan.objects)
 
