@@ -127,7 +127,8 @@ def heirs(releases: Iterable[Known], digests: frozenset[str]) -> list[Heir]:
 def through(release: Release, shared: Iterable[str]) -> tuple[str, ...]:
     """What of a release some of its content ids are, in words."""
     wanted = {plain_digest(one) for one in shared}
-    parts = {"release": release.attestation, "package": release.package, **release.lineage, **release.files}
+    files = {name: digest for name, digest in release.files.items() if digest != release.package}
+    parts = {"release": release.attestation, "package": release.package, **release.lineage, **files}
     found = tuple(name for name, digest in parts.items() if plain_digest(digest) in wanted)
     return found or ("its stages",)
 
@@ -141,6 +142,7 @@ def target_of(root: Path, store: ObjectStore, text: str, releases: Sequence[Know
         DataError: It names nothing, or several things.
     """
     place = _Place(root, store, tuple(releases), LockHistory.read(root))
+    place.locks.at([one.release.commit for one in releases])  # all with one call of git; they are remembered
     if version := _VERSION.fullmatch(text):
         return _release(place, text, version[1], int(version[2]))
     if revision := _REVISION.fullmatch(text):
@@ -160,10 +162,15 @@ class _Place(NamedTuple):
     releases: tuple[Known, ...]
     locks: LockHistory
 
-    def stages_of(self, release: Release) -> list[StageRun]:
-        """What the lock of a release records of its scenario; nothing where the commit is not here."""
+    def stages_of(self, release: Release, digests: Iterable[str]) -> list[StageRun]:
+        """What the lock of a release records of its scenario.
+
+        Nothing where the commit is not here, or the lock names none of some digests: most are not worth parsing.
+        """
         lock = self.locks.at([release.commit])[release.commit]
-        return [run for run in lock.stages if run.scenario == release.name] if lock is not None else []
+        if lock is None or not any(digest.encode() in lock.content for digest in digests):
+            return []
+        return [run for run in lock.stages if run.scenario == release.name]
 
 
 def _release(place: _Place, text: str, name: str, version: int) -> Target:
@@ -239,7 +246,7 @@ def _with_releases(place: _Place, target: Target, makers: Sequence[StageRun], pa
     for run in makers:
         digests |= _attested(place, run, target.kind)
     for one in place.releases:
-        if md5s & _ancestors(place.stages_of(one.release), _PACKAGE):
+        if md5s & _ancestors(place.stages_of(one.release, md5s), _PACKAGE):
             digests.add(one.release.attestation)
             if own := one.release.lineage.get(target.kind):
                 digests.add(plain_digest(own))
@@ -262,7 +269,7 @@ def _with_teachers(place: _Place, target: Target) -> Target:
             if teacher is None or plain_digest(teacher) in digests:
                 continue
             upstream = {plain_digest(one.release.lineage.get(name, "")) for name in _BEFORE_TEACHER}
-            stages = place.stages_of(one.release)
+            stages = place.stages_of(one.release, digests)
             upstream |= _ancestors(stages, _TEACHER) | {run.warm_start for run in stages if run.warm_start}
             if upstream & digests:
                 digests.add(plain_digest(teacher))
