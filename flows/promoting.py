@@ -105,11 +105,11 @@ def bring_live(
     # Read before anything is checked: a switch in between is a conflict, and shows in the end.
     seen = live_switch(root, store, order.name)
     release: Release = step("verify the signature", lambda: _resolved(root, store, order))
+    require_not_recalled(root, store, release, seen)
     if reason := _nothing_to_do(root, store, order, release, seen):
         say(reason)
         mark_stage(root, store, order.name, say)
         return Deployed(release.name, release.version, switched=False, text=reason)
-    require_not_recalled(root, store, release, seen)
     signer(root, "no service would heed the switch")  # found out before minutes are spent on checks
     checked: Checked = step("check bytes, answers and speed", lambda: check_release(store, release, say))
     who, why = order.who or identity(root).name, order.why
