@@ -164,8 +164,8 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
     target = to if to is not None else before(switches)
     if target is None:
         raise DeploymentError(
-            f"there is nothing to go back to: of {name} only v{live.version} was ever live",
-            f"`recstill deploy {name}@vN` deploys another version.",
+            f"there is nothing to go back to: nothing was live of {name} before v{live.version} came",
+            f"`recstill rollback {name} --to vN` goes to one that was live once, `recstill deploy {name}@vN` to any.",
         )
     if target == live.version:
         raise DeploymentError(f"{name}@v{target} is live already", f"`recstill versions {name}` lists the others.")
