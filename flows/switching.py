@@ -62,7 +62,7 @@ def live_switch(root: Path, store: ObjectStore, name: str) -> Switch | None:
     if problem := check_and_remember(root, store, switch_log(store, name)):
         raise DeploymentError(
             f"what is live of {name} cannot be known: {problem}",
-            "Put the log of switches back from a copy of the store. If the store was begun anew on purpose, delete "
+            "Put it back from a copy (`recstill verify --repair --from ADDRESS`). If the store was begun anew on purpose, delete "
             f"{WITNESS}.",
         )
     return current(store, name, trusted(root))

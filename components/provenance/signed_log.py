@@ -22,7 +22,7 @@ from components.provenance.signing import PublicKey, SigningKey, sign, verified
 from components.storage.contract import MissingObjectError, ObjectStore
 
 _OWN = ("log", "number", "before")
-_RESTORE = "Put the log back from a copy of the store; `recstill verify` names every entry that is not right."
+_RESTORE = "Put the log back from a copy of the store: `recstill verify --repair --from ADDRESS`."
 
 
 @dataclass(frozen=True)

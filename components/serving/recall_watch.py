@@ -55,7 +55,7 @@ class RecallWatch:
                     raise IntegrityError(
                         f"what is recalled cannot be known: {self._log} has not got the entry {switch.recalls} that "
                         f"the switch to {switch} names: it was cut or replaced",
-                        "Put the log of recalls back from a copy of the store.",
+                        "Put it back from a copy of the store: `recstill verify --repair --from ADDRESS`.",
                     )
 
     def against(self, ids: Iterable[str]) -> list[Recall]:

@@ -36,7 +36,8 @@ def recalls_now(root: Path, store: ObjectStore, live: Switch | None = None) -> R
         problem = anchor_problem(log, live.recalls, live.recalls_digest)
     if problem:
         raise IntegrityError(
-            f"what is recalled cannot be known: {problem}", "Put the log of recalls back from a copy of the store."
+            f"what is recalled cannot be known: {problem}",
+            "Put it back from a copy of the store: `recstill verify --repair --from ADDRESS`.",
         )
     return recall_state(store, trusted(root))
 
