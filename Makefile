@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 SEAWEEDFS := .venv/.seaweedfs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-service clean
+.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-service bench-audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench-soft-labels: $(INSTALLED) ## Measure the soft-label cache on ML-1M and Bea
 
 bench-service: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Measure the service, and the way from new data to it (ten minutes)
 	$(BIN)/python -m tests.benchmarks.service
+
+bench-audit: $(INSTALLED) ## Measure the audit: 300 damages, 500 versions, 3 GB, a version made twice (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.audit
 
 # What only the tests of the stack need, from the distribution: a database server and a load generator.
 .PHONY: stack-programs

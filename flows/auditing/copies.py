@@ -94,7 +94,7 @@ class Copies:
 
     @cached_property
     def _cache(self) -> Path | None:
-        """Where DVC's cache keeps its objects, each below the first two digits of its MD5; None: it cannot be opened."""
+        """Where DVC's cache keeps its objects by their MD5, two digits above the rest; None: it cannot be opened."""
         from flows.dvc_remote import opened_cache
 
         try:
