@@ -2,7 +2,7 @@
 
 ``DAMAGES`` (300) seeded damages, each to a copy of its own of a checkout with three versions of two models: how many
 ``recstill verify`` finds and names, how many DVC's own commands and a look at names and sizes notice, how many
-findings name what was not damaged, and what a second store repairs. ``GIGABYTES`` (3) for the rate of reading,
+findings name what was not damaged, and what a second store repairs (``REPAIR_EVERY`` 1). ``GIGABYTES`` (3) for the rate of reading,
 ``VERSIONS`` (500) in history for trace and impact, and the synthetic scenario made twice (``REPRODUCE=0`` leaves it).
 """
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 DAMAGES = int(os.environ.get("DAMAGES", "300"))
 SEED = int(os.environ.get("SEED", "0"))
+REPAIR_EVERY = int(os.environ.get("REPAIR_EVERY", "1"))
 GIGABYTES = float(os.environ.get("GIGABYTES", "3"))
 VERSIONS = int(os.environ.get("VERSIONS", "500"))
 _CLEAN_COPIES = 5
@@ -48,12 +49,13 @@ def damaged(root: Path, folder: Path) -> None:
     kinds: Counter[str] = Counter()
     for number, damage in enumerate(seeded_damages(root, DAMAGES, SEED), start=1):
         kinds[damage.kind] += 1
-        findings = _in_a_copy(root, folder, damage, lambda copy: verify(copy).damaged)
+        findings, naive, by_dvc = _in_a_copy(
+            root, folder, damage, lambda copy: (verify(copy).damaged, sizes_only(copy), said_by_dvc(copy))
+        )
         hits = [one for one in findings if names(damage, one)]
         counts["found"] += bool(hits)
         counts["false_alarms"] += len(findings) - len(hits)
-        counts["dvc_found"] += _in_a_copy(root, folder, damage, said_by_dvc) != whole
-        naive = _in_a_copy(root, folder, damage, sizes_only)
+        counts["dvc_found"] += by_dvc != whole
         counts["naive_found"] += any(names(damage, one) for one in naive)
 
         def repaired(copy: Path) -> bool:
@@ -61,7 +63,9 @@ def damaged(root: Path, folder: Path) -> None:
             shutil.rmtree(copy / "artifacts")
             return not verify_and_repair(copy, addresses=[str(second)])[0].damaged
 
-        if damage.kind == "forge: new":  # a tag of what never was is in no store
+        if number % REPAIR_EVERY:
+            counts["not_tried_to_repair"] += 1
+        elif damage.kind == "forge: new":  # a tag of what never was is in no store
             counts["not_repairable"] += 1
         else:
             counts["repaired"] += _in_a_copy(root, folder, damage, repaired)
@@ -71,7 +75,15 @@ def damaged(root: Path, folder: Path) -> None:
             print(f"  {number} of {DAMAGES}: {dict(counts)}", flush=True)
     print("  " + ", ".join(f"{kind}: {count}" for kind, count in sorted(kinds.items())))
     print(f"damages={DAMAGES}")
-    for name in ("found", "false_alarms", "dvc_found", "naive_found", "repaired", "not_repairable"):
+    for name in (
+        "found",
+        "false_alarms",
+        "dvc_found",
+        "naive_found",
+        "repaired",
+        "not_repairable",
+        "not_tried_to_repair",
+    ):
         print(f"{name}={counts[name] + (clean if name == 'false_alarms' else 0)}", flush=True)
 
 
