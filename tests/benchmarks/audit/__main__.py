@@ -2,8 +2,9 @@
 
 ``DAMAGES`` (300) seeded damages, each to a copy of its own of a checkout with three versions of two models: how many
 ``recstill verify`` finds and names, how many DVC's own commands and a look at names and sizes notice, how many
-findings name what was not damaged, and what a second store repairs (``REPAIR_EVERY`` 1). ``GIGABYTES`` (3) for the rate of reading,
-``VERSIONS`` (500) in history for trace and impact, and the synthetic scenario made twice (``REPRODUCE=0`` leaves it).
+findings name what was not damaged, and what a second store repairs (of each ``REPAIR_EVERY``-th, 1). ``GIGABYTES`` (3)
+for the rate of reading, ``VERSIONS`` (500) in history for trace and impact, and the synthetic scenario made twice
+(``REPRODUCE=0`` leaves it).
 """
 
 from __future__ import annotations
