@@ -16,6 +16,7 @@ from components.errors import RecstillError
 from flows import (
     audit_cli,
     deploy_cli,
+    diff_cli,
     erase_cli,
     evidence_cli,
     gc_cli,
@@ -149,6 +150,7 @@ for commands in (
     erase_cli,
     history_cli,
     gc_cli,
+    diff_cli,
     verify_cli,
     recall_cli,
     evidence_cli,

@@ -143,9 +143,13 @@ class _Descent:
         self.md5s = {md5 for _, md5 in subject.made} | set(subject.read)
         self.digests = {one for one in subject.ids if one} | {md5.removesuffix(FOLDER) for md5 in self.md5s}
         self.runs: dict[int, StageRun] = {}
+        self._locks = lineage.history.at([one.commit for one in lineage.shelf.releases if one.commit])
+        for release in lineage.shelf.releases:
+            if self._locks.get(release.commit) is None:  # a commit of another clone: its statements say the same
+                self._locks[release.commit] = lineage.lock_of(release)
+            lineage.records.add(self._locks[release.commit])
         if not lineage.records.locks:
             lineage.use_statements()
-        self._locks = lineage.history.at([one.commit for one in lineage.shelf.releases if one.commit])
         self._digests: dict[str, set[str]] = {}
         self._waiting: list[str] = []
         self._readers: dict[str, list[StageRun]] = {}

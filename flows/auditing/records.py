@@ -42,10 +42,12 @@ class Records:
     def __init__(self, history: LockHistory) -> None:
         self.history = history
         self.locks = list(history.locks)
+        self._known = {id(lock) for lock in self.locks}
 
     def add(self, lock: Lock | None) -> None:
         """Take in one more lock."""
-        if lock is not None and lock not in self.locks:
+        if lock is not None and id(lock) not in self._known:
+            self._known.add(id(lock))
             self.locks.append(lock)
 
     def containing(self, md5: str) -> Iterator[Lock]:
