@@ -62,8 +62,8 @@ def live_switch(root: Path, store: ObjectStore, name: str) -> Switch | None:
     if problem := check_and_remember(root, store, switch_log(store, name)):
         raise DeploymentError(
             f"what is live of {name} cannot be known: {problem}",
-            "Put it back from a copy: `recstill verify --repair --from ADDRESS`. If the store was begun anew on purpose, "
-            f"delete {WITNESS}.",
+            "Put it back from a copy: `recstill verify --repair --from ADDRESS`. If the store was begun anew "
+            f"on purpose, delete {WITNESS}.",
         )
     return current(store, name, trusted(root))
 
