@@ -9,18 +9,20 @@ from components.data.dataset import PreparedDataset, read_dataset
 from components.errors import IntegrityError
 from components.evaluation.challenger_gate import Contest, Evidence, judge
 from components.evaluation.drift import Drift, drift_between, population_of
+from components.provenance.receipts import receipts
 from components.serving.holdout import holdout_of, score
 from components.serving.package_folder import RECORD
-from components.serving.releases import fetch_release
+from components.serving.releases import Release, fetch_release
 from components.storage.atomic import read_json
 from components.storage.digests import file_digest
 from flows.surveying import Survey
+from flows.trust import trusted
 
 _CHAMPION = ".recstill/champion"
 
 
 def champion_dataset(found: Survey) -> PreparedDataset | None:
-    """The data that the champion was made from; None when no version is live.
+    """The data that the champion was made from; None when no version is live, or they were erased because of a person.
 
     Raises:
         IntegrityError: They are nowhere to be had, or are not those that the champion's package names.
@@ -33,7 +35,12 @@ def champion_dataset(found: Survey) -> PreparedDataset | None:
         return None
     folder = found.tree / _CHAMPION / "dataset"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    restore_output(found.checkout, champion.commit, f"artifacts/{champion.name}/dataset", folder)
+    try:
+        restore_output(found.checkout, champion.commit, f"artifacts/{champion.name}/dataset", folder)
+    except IntegrityError:
+        if _were_erased(found, champion):
+            return None
+        raise
     dataset = read_dataset(folder)
     if dataset.digest != champion.lineage.get("dataset", dataset.digest):
         raise IntegrityError(
@@ -42,6 +49,11 @@ def champion_dataset(found: Survey) -> PreparedDataset | None:
             "`recstill deploy` another version, or mend the repository.",
         )
     return dataset
+
+
+def _were_erased(found: Survey, champion: Release) -> bool:
+    told = (one for one in receipts(found.store, trusted(found.checkout)) if one.kind == "erasure")
+    return any(champion.lineage.get("dataset") in one.data for one in told)
 
 
 def drift_of(found: Survey, champion: PreparedDataset | None) -> Drift | None:
@@ -88,7 +100,8 @@ def verdict_of(found: Survey, champion: PreparedDataset | None, drift: Drift | N
         contest,
         settings.retraining.gate,
         settings.evaluation,
-        champion=found.champion_version,
+        # Without its data there is nothing to hold both against: then it counts as if it were the first.
+        champion=found.champion_version if champion is not None else None,
         drift=drift.record() if drift else None,
     )
     return {**verdict, "package": judged_package(found)}

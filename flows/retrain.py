@@ -132,6 +132,8 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
         return champion, drift_of(found, champion)
 
     champion, drift = as_task("drift", measured)
+    if champion is None and found.champion is not None:
+        say(f"the data of v{found.champion_version} were erased: the gate compares with teacher and baselines instead")
     limits = found.settings.retraining.drift
     if drift is not None:
         for line in drift.lines():

@@ -175,7 +175,7 @@ def run(attempt: Attempt, say: Say, begins: Callable[[Stage], None], ends: Calla
 
 
 def compared(attempt: Attempt, tolerance: Tolerance, seconds: float) -> Reproduction:
-    """Compare every file of every output with what the version's lock records.
+    """Compare every file of every output with what the version's lock records, and with its signed statements.
 
     Raises:
         StorageError: The bytes of what differs cannot be had from cache or remote.
@@ -183,8 +183,9 @@ def compared(attempt: Attempt, tolerance: Tolerance, seconds: float) -> Reproduc
     release, tree = attempt.release, attempt.tree
     files: list[ComparedFile] = []
     scratch = attempt.path / ".recstill" / "first"
+    attested = _attested(attempt)
     for output in outputs(attempt.root, release.name, release.commit):
-        files += _compared_output(attempt, output, scratch)
+        files += [_held_against(attested, one, tree) for one in _compared_output(attempt, output, scratch)]
     shutil.rmtree(scratch, ignore_errors=True)
     figures = {
         f"{one.path}: {name}": (*pair, _near(pair, tolerance, name))
@@ -243,6 +244,35 @@ def _compared_output(attempt: Attempt, output: Output, scratch: Path) -> list[Co
         reason = f"it is another one than {LOCK} records, and the first one is not to be had: {error.message}"
         return [ComparedFile(output.path, "unknown", reason)]
     return compare_folders(first, again, output.path)
+
+
+def _attested(attempt: Attempt) -> dict[str, str]:
+    """SHA-256 by path, of the files whose stage has a signed statement; MD5 alone can be forged.
+
+    Raises:
+        IntegrityError: A statement is damaged, or nobody who is trusted has signed it.
+    """
+    from components.provenance.stage_statement import entry_id, find_statement
+    from flows.trust import trusted
+
+    store, keys = store_of(attempt.root), trusted(attempt.root)
+    found: dict[str, str] = {}
+    for address, entry in lock_stages(attempt.root, attempt.release.commit).items():
+        if address.partition("@")[2] == attempt.release.name:
+            statement = find_statement(store, attempt.release.name, entry_id(entry), keys)
+            found.update({path: one.sha256 for path, one in statement.subjects.items()} if statement else {})
+    return found
+
+
+def _held_against(attested: Mapping[str, str], one: ComparedFile, tree: Path) -> ComparedFile:
+    from components.storage.digests import file_digest
+
+    said = attested.get(one.path)
+    if one.verdict != "identical" or said is None or file_digest(tree / one.path) == said:
+        return one
+    return ComparedFile(
+        one.path, "other bytes", f"its MD5 is that of {LOCK}, and its SHA-256 not the one that was signed"
+    )
 
 
 def _near(pair: tuple[Any, Any], tolerance: Tolerance, name: str) -> bool:

@@ -304,3 +304,37 @@ def test_the_journal_of_an_erasure_that_is_damaged_is_told(root: Path) -> None:
     done = erase(root, "--subject", PERSON)
     assert done.returncode == 1
     assert str(path) in done.stderr
+
+
+def test_a_retraining_whose_champion_lost_its_data_to_an_erasure_is_not_stuck(root: Path) -> None:
+    from components.errors import IntegrityError
+    from flows.challenge import champion_dataset
+    from flows.params import read_params
+    from flows.surveying import Survey
+
+    store, first = store_of(root), read_release(store_of(root), SCENARIO, 1, trusted(root))
+    found = Survey(
+        name=SCENARIO,
+        checkout=root,
+        tree=root,
+        store=store,
+        commit=first.commit,
+        changes=(),
+        settings=read_params(root).scenarios[SCENARIO],
+        prepared=(),
+        rest=(),
+        champion=first,
+        key="0" * 64,
+        dataset={},
+        source={},
+        record=None,
+    )
+    dataset = champion_dataset(found)
+    assert dataset is not None
+    assert dataset.digest == first.lineage["dataset"]
+    shutil.rmtree(root / ".recstill" / "champion")
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert champion_dataset(found) is None
+    shutil.rmtree(root / ".recstill" / "store" / "receipts")  # lost, and not erased: that is an error
+    with pytest.raises(IntegrityError):
+        champion_dataset(found)

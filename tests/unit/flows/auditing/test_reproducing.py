@@ -132,3 +132,22 @@ def test_ctrl_c_ends_within_seconds_and_leaves_no_worktree(
     assert "interrupted" in errors
     assert not tree.exists()
     assert len(git(root, "worktree", "list").splitlines()) == 1
+
+
+def test_a_file_with_the_md5_of_the_lock_and_another_sha256_than_was_signed_is_another(tmp_path: Path) -> None:
+    from flows.auditing.comparing import ComparedFile
+    from flows.auditing.reproducing import _held_against
+
+    (tmp_path / "a").write_bytes(b"a")
+    same = ComparedFile("a", "identical")
+    sha256 = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+    assert _held_against({"a": sha256}, same, tmp_path) == same == _held_against({}, same, tmp_path)
+    assert _held_against({"a": "0" * 64}, same, tmp_path).verdict == "other bytes"
+
+
+def test_the_statements_of_the_version_are_what_it_is_held_against(checkout: Path) -> None:
+    from flows.auditing.reproducing import _attested, prepared
+
+    attested = _attested(prepared(checkout, "tiny", 1))
+    assert "artifacts/tiny/dataset/train.parquet" in attested
+    assert "artifacts/tiny/package/golden.json" in attested
