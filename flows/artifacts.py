@@ -14,7 +14,8 @@ from typing import Any
 from components.storage.atomic import read_json
 
 # Shown of each contender, in this order; a figure that a contender has not got is left empty.
-_FIGURES = ("ndcg10", "difference", "difference_low", "difference_high", "recall10", "bytes", "p50_ms", "latency_ratio")
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
+_COSTS = ("bytes", "p50_ms", "latency_ratio")
 
 
 def publish_results(scenario: str, report: Path) -> None:
@@ -94,14 +95,17 @@ def publish_page(key: str, name: str, markdown: str) -> None:
 def results_table(report: Path) -> list[dict[str, Any]]:
     """One row a contender of a report, the one that ships marked."""
     choice = read_json(report / "choice.json") if (report / "choice.json").is_file() else {}
-    contenders: Mapping[str, Mapping[str, Any]] = read_json(report / "metrics.json")["contenders"]
+    metrics = read_json(report / "metrics.json")
+    contenders: Mapping[str, Mapping[str, Any]] = metrics["contenders"]
+    first, *others = (measure["key"] for measure in metrics["measures"][:2])
+    shown = (first, *_DIFFERENCE, *others, *_COSTS)
     return [
         {
             "contender": name,
             "ships": "yes" if name == choice.get("chosen") else "",
-            **{figure: figures.get(figure, "") for figure in _FIGURES},
+            **{figure: figures.get(figure, "") for figure in shown},
         }
-        for name, figures in sorted(contenders.items(), key=lambda pair: -float(pair[1].get("ndcg10", 0.0)))
+        for name, figures in sorted(contenders.items(), key=lambda pair: -float(pair[1].get(first, 0.0)))
     ]
 
 

@@ -61,7 +61,7 @@ def check_release(store: ObjectStore, release: Release, say: Callable[[str], Non
             )
         golden = predictor.replay_golden()
         say(f"{golden} golden requests answered as expected")
-        p95_ms = _p95_ms(predictor, [one["history"] for one in json.loads((package / GOLDEN).read_bytes())["requests"]])
+        p95_ms = _p95_ms(predictor, json.loads((package / GOLDEN).read_bytes())["requests"])
     budget: dict[str, Any] = (predictor.record.get("params") or {}).get("budget") or {}
     limit = budget.get("max_p95_ms")
     if limit is not None and p95_ms > limit:
@@ -77,17 +77,18 @@ def check_release(store: ObjectStore, release: Release, say: Callable[[str], Non
     return Checked(len(release.files), golden, p95_ms, limit)
 
 
-def _p95_ms(predictor: Predictor, histories: Sequence[Sequence[str]]) -> float:
+def _p95_ms(predictor: Predictor, requests: Sequence[Any]) -> float:
     import numpy as np
 
-    histories = histories or [[]]
+    answering = predictor.answering
+    questions = [answering.question(request) for request in requests] or [answering.empty()]
     times = np.empty((_ROUNDS, _REQUESTS))
     for number in range(_WARM_UP):
-        predictor.recommend(histories[number % len(histories)])
+        predictor.answer_all([questions[number % len(questions)]])
     for one in times:
         for number in range(_REQUESTS):
-            history = histories[number % len(histories)]
+            question = questions[number % len(questions)]
             started = time.perf_counter()
-            predictor.recommend(history)
+            predictor.answer_all([question])
             one[number] = time.perf_counter() - started
     return float(np.percentile(times, 95, axis=1).min() * 1000)

@@ -127,14 +127,22 @@ def predict(
     package: Annotated[Path, typer.Argument(help="A package folder, e.g. artifacts/movielens/package.")],
     history: Annotated[str, typer.Option("--history", help="Item ids, oldest first, separated by commas.")] = "",
     k: Annotated[int, typer.Option("-k", min=1, help="How many items to recommend.")] = 10,
+    request: Annotated[
+        str, typer.Option("--request", help="A request as the service takes it, JSON or the name of a file with it.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Recommend items for a history, from a package alone."""
+    """Ask a package alone: items for a history, or whatever its task answers (--request)."""
     from components.serving.predictor import Predictor
+    from components.serving.single_request import request_of
     from flows.console import Console
 
-    ids = [part.strip() for part in history.split(",") if part.strip()]
-    Console().recommendations(Predictor(package).recommend(ids, k=k), as_json=as_json)
+    predictor = Predictor(package)
+    if request:
+        answer = predictor.answer_all([request_of(predictor, request)])[0]
+    else:
+        answer = predictor.recommend([part.strip() for part in history.split(",") if part.strip()], k=k)
+    Console().answer(predictor.answering, answer, as_json=as_json)
 
 
 for commands in (

@@ -17,7 +17,7 @@ from components.errors import RecstillError
 from components.storage.atomic import read_json
 
 if TYPE_CHECKING:
-    from components.serving.predictor import Recommendations
+    from components.tasks.answering import Answering
     from flows.graph import Stage, StageResult
     from flows.params import Parameter
 
@@ -84,35 +84,34 @@ class Console:
     def results(self, report: Path) -> None:
         """The results of a scenario as one table, the one that ships marked, and where its report and package lie."""
         metrics, choice = _record(report / "metrics.json"), _record(report / "choice.json")
-        table = Table(title="test events, full ranking, seen items left out", title_justify="left", pad_edge=False)
+        table = Table(title=f"test: {metrics['tested']}", title_justify="left", pad_edge=False)
         table.add_column("")
-        for title, _, _ in _COLUMNS:
+        columns = _columns(metrics["measures"])
+        for title, _, _ in columns:
             table.add_column(title, justify="right")
-        for name, figures in sorted(metrics["contenders"].items(), key=lambda pair: _place(pair[0])):
-            cells = [form(figures) if key in figures else "" for _, key, form in _COLUMNS]
+        for name, figures in sorted(
+            metrics["contenders"].items(), key=lambda pair: _place(pair[0], metrics["untrained"])
+        ):
+            cells = [form(figures) if key in figures else "" for _, key, form in columns]
             ships = name == choice["chosen"]
             table.add_row(f"{name} ◀ ships" if ships else name, *cells, style="bold green" if ships else "")
         self._out.print(table)
         self.say(f"report:  {report / 'index.html'}")
         self.say(f"package: {report.parent / 'package'}")
 
-    def recommendations(self, answer: Recommendations, *, as_json: bool) -> None:
-        """Recommended items with their titles, best first, and what of the history was not known."""
+    def answer(self, answering: Answering, answer: Any, *, as_json: bool) -> None:
+        """What a package answers, best first, and what of the request it did not know."""
         if as_json:
-            items = [{"item": one.id, "title": one.title, "score": one.score} for one in answer.items]
-            unknown = list(answer.unknown)
-            self.document({"recommendations": items, "unknown": unknown, "popular": answer.from_popularity})
+            self.document(answering.record(answer))
             return
-        if answer.unknown:
-            self.say(f"not in the catalogue, left out: {', '.join(answer.unknown)}", style="yellow")
-        if answer.from_popularity:
-            self.say("no known item in the history: these are the most popular ones", style="yellow")
+        remarks, heads, rows = answering.lines(answer)
+        for remark in remarks:
+            self.say(remark, style="yellow")
         table = Table(box=None, pad_edge=False)
-        table.add_column("item", justify="right")
-        table.add_column("score", justify="right")
-        table.add_column("title")
-        for one in answer.items:
-            table.add_row(one.id, f"{one.score:.3f}", Text(one.title or ""))
+        for head, cell in zip(heads, rows[0] if rows else heads, strict=True):
+            table.add_column(head, justify="right" if cell.replace(".", "").replace("-", "").isdecimal() else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
         self._out.print(table)
 
     def table(self, table: Table) -> None:
@@ -146,10 +145,10 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _place(name: str) -> tuple[int, str]:
-    """From the teacher down to what ships, as the pipeline makes them."""
-    made = name.partition(".")[0]
-    return (_ORDER.index(made) if made in _ORDER else len(_ORDER)), name
+def _place(name: str, untrained: Sequence[str]) -> tuple[int, str]:
+    """What needs no training, then from the teacher down to what ships, as the pipeline makes them."""
+    made, order = name.partition(".")[0], (*untrained, *_ORDER)
+    return (order.index(made) if made in order else len(order)), name
 
 
 def _difference(figures: Mapping[str, float]) -> str:
@@ -158,16 +157,26 @@ def _difference(figures: Mapping[str, float]) -> str:
     return f"{figures['difference']:+.4f} [{figures['difference_low']:+.4f}, {figures['difference_high']:+.4f}]"
 
 
-_ORDER = ("popularity", "item_knn", "teacher", "teacher_member", "baseline", "student", "pruned")
+_ORDER = ("teacher", "teacher_member", "baseline", "student", "pruned")
 
 # Title, the figure that has to be there, and how it is shown.
-_COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, float]], str]], ...] = (
-    ("NDCG@10", "ndcg10", lambda figures: f"{figures['ndcg10']:.4f}"),
-    ("to the teacher [95 %]", "difference", _difference),
-    ("Recall@10", "recall10", lambda figures: f"{figures['recall10']:.4f}"),
-    ("coverage", "coverage10", lambda figures: f"{figures['coverage10']:.0%}"),
+Column = tuple[str, str, Callable[[Mapping[str, float]], str]]
+_COSTS: tuple[Column, ...] = (
     ("bytes", "bytes", lambda figures: f"{figures['bytes']:,}"),
     ("p50 ms", "p50_ms", lambda figures: f"{figures['p50_ms']:.3f}"),
     ("of the teacher's", "latency_ratio", lambda figures: f"{figures['latency_ratio']:.2f}"),
     ("rows/s at 64", "throughput", lambda figures: f"{figures['throughput']:,.0f}"),
 )
+_SHOWN_MEASURES = 4
+
+
+def _columns(measures: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The primary measure, its difference to the teacher's, some others, and the costs."""
+
+    def of(measure: Mapping[str, Any]) -> Column:
+        key, form = str(measure["key"]), ".0%" if measure["percent"] else ".4f"
+        return str(measure["title"]), key, lambda figures: format(figures[key], form)
+
+    first, *others = [measure for measure in measures if measure["group"] == measures[0]["group"]]
+    difference: Column = ("to the teacher [95 %]", "difference", _difference)
+    return [of(first), difference, *map(of, others[: _SHOWN_MEASURES - 1]), *_COSTS]

@@ -261,5 +261,7 @@ def _record(found: Survey, status: Literal["passed", "refused"], verdict: dict[s
 
 def _quality(verdict: dict[str, Any]) -> str:
     own, champion = verdict["challenger"], verdict["champion"]
-    text = f"NDCG@10 {own['ndcg10']:.4f} on {own['targets']:,} targets"
-    return text if champion is None else f"{text}, v{champion['version']} has {champion['ndcg10']:.4f}"
+    measure = verdict.get("measure") or {"key": "ndcg10", "title": "NDCG@10"}  # verdicts from before it was named
+    key, title = measure["key"], measure["title"]
+    text = f"{title} {own[key]:.4f} on {own['targets']:,} targets"
+    return text if champion is None else f"{text}, v{champion['version']} has {champion[key]:.4f}"

@@ -14,16 +14,15 @@ from components.compression.graph import heads_as_matmul, tidied
 from components.networks.contract import PredictionNetwork
 
 OPSET = 23  # Right for masks in every runtime; older opsets gave NaN (see the served form's tests).
-INPUTS = ("items", "length")
 OUTPUT = "scores"
 
 
 def export_onnx(network: PredictionNetwork) -> onnx.ModelProto:
     """The served form of a network as an fp32 ONNX model with opset 23.
 
-    Inputs ``items`` ``(batch, length)`` int64, padded on the right, and ``length`` ``(batch,)`` int64; output
-    ``scores`` ``(batch, K)`` float32. The batch, and the length up to the network's longest history, are free at run
-    time. A tied item table is stored once. Nothing in the file tells of the machine that made it.
+    Inputs as the network's ``served_inputs`` say; output ``scores`` ``(batch, K)`` float32. The batch is free at run
+    time, and so is the length of a history up to the network's longest. A tied table is stored once. Nothing in the
+    file tells of the machine that made it.
 
     Args:
         network: What is served.
@@ -32,8 +31,8 @@ def export_onnx(network: PredictionNetwork) -> onnx.ModelProto:
         CompressionError: The network has no served form.
     """
     served = network.for_serving()
-    # Neither 0 nor 1, which torch.export would take for constants.
-    example = (torch.zeros(2, 2, dtype=torch.int64), torch.ones(2, dtype=torch.int64))
+    inputs = network.served_inputs
+    example = tuple(torch.ones(each.shape, dtype=each.dtype) for each in inputs)
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)  # It warns that torchvision, which nobody needs, is not installed.
@@ -45,9 +44,9 @@ def export_onnx(network: PredictionNetwork) -> onnx.ModelProto:
                 example,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(INPUTS),
+                input_names=[each.name for each in inputs],
                 output_names=[OUTPUT],
-                dynamic_shapes={"items": {0: "batch", 1: "length"}, "length": {0: "batch"}},
+                dynamic_shapes={each.name: each.dynamic for each in inputs},
                 verbose=False,
             )
     finally:

@@ -14,8 +14,7 @@ from components.compression.surgery import Kept, check_mask_equivalence, cut, un
 from components.networks.contract import PredictionNetwork
 from components.settings.pruning import PruningSettings
 from components.tasks.batch import Batch
-from components.tasks.next_item import NextItem
-from components.tasks.ranking import NDCG
+from components.tasks.contract import Task
 
 _CHECKED_BATCHES = 2
 
@@ -43,7 +42,12 @@ class PrunedNetwork:
 
 def ratios_of(settings: PruningSettings) -> dict[Kind, float]:
     """Share of units that goes, by the kind of unit."""
-    return {"ffn": settings.ffn_ratio, "heads": settings.heads_ratio, "width": settings.width_ratio}
+    return {
+        "ffn": settings.ffn_ratio,
+        "heads": settings.heads_ratio,
+        "width": settings.width_ratio,
+        "channels": settings.channels_ratio,
+    }
 
 
 def groups_to_cut(network: PredictionNetwork, settings: PruningSettings) -> list[Group]:
@@ -61,7 +65,7 @@ def pruned(
     groups: Sequence[Group],
     settings: PruningSettings,
     *,
-    task: NextItem,
+    task: Task,
     loss: Callable[[Batch], torch.Tensor],
     seed: int,
 ) -> PrunedNetwork:
@@ -86,12 +90,12 @@ def pruned(
     return PrunedNetwork(smaller, kept, groups, check_mask_equivalence(network, smaller, groups, kept, inputs))
 
 
-def validation_ndcg10(network: PredictionNetwork, task: NextItem) -> float:
-    """NDCG@10 over the held-out validation events, seen items left out."""
-    metric = NDCG(k=10)
+def validation_quality(network: PredictionNetwork, task: Task) -> float:
+    """The task's primary measure on the validation points."""
+    metric = task.validation_metric()
     with torch.inference_mode():
         for batch in task.evaluation_batches("validation", 256):
-            metric.update(network(*batch.inputs), batch.targets, batch.seen)
+            metric.update(network(*batch.inputs), batch)
     return float(metric.compute())
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -23,8 +22,7 @@ from components.compression.codebook import with_codebook_linears
 from components.compression.graph import linear_nodes, tidied
 from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
 from components.settings.quantization import QuantizationSettings, VariantName
-
-Feed = dict[str, np.ndarray]
+from components.tasks.batch import Feed
 
 
 class Bits(NamedTuple):

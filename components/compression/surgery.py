@@ -26,7 +26,7 @@ Kept = dict[str, torch.Tensor]
 """Units that stay ``(kept,)`` int64, ascending, by the name of the group."""
 
 # Processors multiply matrices whose sides are multiples of this at full speed.
-_MULTIPLE: dict[Kind, int] = {"ffn": 8, "heads": 1, "width": 8}
+_MULTIPLE: dict[Kind, int] = {"ffn": 8, "heads": 1, "width": 8, "channels": 4}
 _TOLERANCE = 1e-6
 
 

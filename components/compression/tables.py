@@ -78,6 +78,8 @@ def with_row_linears(model: onnx.ModelProto, bits: int, largest_block: int) -> o
 def with_int8_positions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store the position table as int8 with a scale a row, in place; runtimes restore it when they load the model."""
     graph = model.graph
+    if initializer(graph, POSITIONS) is None:
+        return model
     table = array(graph, POSITIONS)
     unit = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
     drop(graph, POSITIONS)

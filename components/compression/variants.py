@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
 
-from components.compression.export import INPUTS, OUTPUT, export_onnx, model_bytes
-from components.compression.quantization import BITS, Feed, quantized
+from components.compression.export import OUTPUT, export_onnx, model_bytes
+from components.compression.quantization import BITS, quantized
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import QuantizationSettings, VariantName
 from components.storage.digests import file_digest
+from components.tasks.batch import Feed
+from components.tasks.contract import Task
 
 PARITY = 1e-5
 """Largest difference of a score between torch and ONNX Runtime before quantization, as a share of the largest score
 (or of 1, where that is smaller)."""
-_TOP = 10
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,19 @@ def write_variants(
     settings: QuantizationSettings,
     calibration: Sequence[Feed],
     *,
+    task: Task,
     made_from: str,
     from_digest: str,
 ) -> Iterator[tuple[Variant, float]]:
-    """Write the variants of one network one after the other, each with its overlap of the ten best items with torch.
+    """Write the variants of one network one after the other, each with its overlap of the best outcomes with torch.
 
     Args:
         folder: Where ``<made_from>.<form>.onnx`` go; must exist.
         network: In evaluation mode.
         forms: Which variants.
         settings: Block and codebook sizes.
-        calibration: Inputs of training histories, for activation ranges and for the checks.
+        calibration: Feeds of training points, for activation ranges and for the checks.
+        task: Whose feeds they are, and how many of the best outcomes an answer shows.
         made_from: What ``network`` is.
         from_digest: Digest of its checkpoint.
 
@@ -82,11 +86,11 @@ def write_variants(
         CompressionError: The exported graph is not the network's function, or a variant's scores are not finite.
     """
     model = export_onnx(network)
-    expected = reference_scores(network, calibration)
+    expected = reference_scores(network, calibration, task.inputs_of)
     check_parity(scores_of(model, calibration), expected)
     for form in forms:
         variant = quantized(model, form, settings, calibration)
-        overlap = top_overlap(scores_of(variant, calibration), expected)
+        overlap = top_overlap(scores_of(variant, calibration), expected, task.best_of)
         name = f"{made_from}.{form}"
         path = folder / f"{name}.onnx"
         path.write_bytes(model_bytes(variant))
@@ -94,14 +98,14 @@ def write_variants(
         yield Variant(name, path.name, size, digest, made_from, from_digest, form, *BITS[form]), overlap
 
 
-def reference_scores(network: PredictionNetwork, feeds: Sequence[Feed]) -> np.ndarray:
-    """Scores ``(histories, K)`` of the network itself in torch, at the last position of each history."""
+def reference_scores(
+    network: PredictionNetwork, feeds: Sequence[Feed], inputs_of: Callable[[Feed], tuple[Any, ...]]
+) -> np.ndarray:
+    """Scores ``(rows, K)`` of the network itself in torch, from the inputs that stand in the place of each feed."""
     scores = []
     with torch.inference_mode():
         for feed in feeds:
-            items, length = (torch.from_numpy(feed[name]) for name in INPUTS)
-            last = torch.arange(len(items)) * items.shape[1] + length.clamp(min=1) - 1
-            scores.append(network(items, last).numpy())
+            scores.append(network(*inputs_of(feed)).numpy())
     return np.concatenate(scores)
 
 
@@ -128,8 +132,15 @@ def check_parity(scores: np.ndarray, expected: np.ndarray) -> None:
         )
 
 
-def top_overlap(scores: np.ndarray, expected: np.ndarray) -> float:
-    """Mean share of the ten best items that two matrices of scores ``(histories, K)`` have in common.
+def top_overlap(scores: np.ndarray, expected: np.ndarray, best_of: int = 10) -> float:
+    """Mean share of the best outcomes that two matrices of scores ``(rows, K)`` have in common.
+
+    Of one outcome, a yes or no: the share of rows with the same one of the two.
+
+    Args:
+        scores: Of a variant.
+        expected: Of the network.
+        best_of: How many are the best.
 
     Raises:
         CompressionError: A score is not finite.
@@ -138,6 +149,8 @@ def top_overlap(scores: np.ndarray, expected: np.ndarray) -> float:
         raise CompressionError(
             "a quantized variant gives scores that are not finite", "Take it out of quantization.variants."
         )
-    top = min(_TOP, scores.shape[1])
+    if scores.shape[1] == 1:
+        return float(((scores > 0) == (expected > 0)).mean())
+    top = min(best_of, scores.shape[1])
     best, wanted = (np.argpartition(-each, top - 1, axis=1)[:, :top] for each in (scores, expected))
     return float((best[:, :, None] == wanted[:, None, :]).any(axis=2).mean())

@@ -48,7 +48,7 @@ class Contest(NamedTuple):
 
     Attributes:
         users: ``(T,)`` int64, the user of each target.
-        challenger: ``(T,)`` float64, NDCG@10 of each target.
+        challenger: ``(T,)`` float64, the primary measure of each target.
         champion: ``(T,)`` float64, the same.
         challenger_cold: Targets that the challenger has never learned from.
         champion_cold: Targets that the champion has never learned from.
@@ -107,13 +107,15 @@ def judge(
         drift: Record of the drift against the champion's data.
     """
     checks = [*_budget_checks(evidence), *_data_checks(evidence, contest, settings)]
-    figures: dict[str, Any] = {}
+    measure = evidence.metrics["measures"][0]
+    key = str(measure["key"])
+    figures: dict[str, Any] = {"measure": {"key": key, "title": measure["title"]}}
     if contest is None:
         checks += _first_checks(evidence) if champion is None else []
         figures["champion"] = None if champion is None else {"version": champion}
-        targets, cold = int(evidence.metrics["test_targets"]), int(evidence.dataset["cold_targets"]["test"])
+        targets, cold = int(evidence.metrics["test_targets"]), _cold_targets(evidence.dataset)
         shipped = evidence.choice.get("figures") or {}
-        figures["challenger"] = {"ndcg10": shipped.get("ndcg10"), "targets": targets, "cold_targets": cold}
+        figures["challenger"] = {key: shipped.get(key), "targets": targets, "cold_targets": cold}
         figures["holdout"] = {
             "targets": targets,
             "users": int(evidence.metrics["test_users"]),
@@ -123,7 +125,7 @@ def judge(
         }
         checks.append(_targets_check(targets, settings))
     else:
-        found, own = _contest(contest, settings, evaluation)
+        found, own = _contest(contest, settings, evaluation, measure)
         figures |= found
         checks += own
     return _verdict(
@@ -183,12 +185,15 @@ def _verdict(
 
 
 def _contest(
-    contest: Contest, settings: ChallengerGateSettings, evaluation: EvaluationSettings
+    contest: Contest,
+    settings: ChallengerGateSettings,
+    evaluation: EvaluationSettings,
+    measure: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[Check]]:
-    targets = len(contest.users)
+    targets, key = len(contest.users), str(measure["key"])
     figures: dict[str, Any] = {
-        "challenger": _side(contest.challenger, contest.challenger_cold),
-        "champion": {"version": contest.version, **_side(contest.champion, contest.champion_cold)},
+        "challenger": _side(key, contest.challenger, contest.challenger_cold),
+        "champion": {"version": contest.version, **_side(key, contest.champion, contest.champion_cold)},
         "holdout": {
             "targets": targets,
             "users": len(np.unique(contest.users)),
@@ -221,8 +226,8 @@ def _contest(
             passed,
             _round(limit),
             _round(difference.low),
-            f"NDCG@10 {contest.challenger.mean():.4f} against {reference:.4f} of v{contest.version} on {targets:,} "
-            f"targets: {difference.estimate:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], "
+            f"{measure['title']} {contest.challenger.mean():.4f} against {reference:.4f} of v{contest.version} "
+            f"on {targets:,} targets: {difference.estimate:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], "
             f"and the lower end {'is' if passed else 'has to be'} above {limit:+.4f} "
             f"({settings.margin:.1%} of the champion's)",
         )
@@ -230,8 +235,8 @@ def _contest(
     return figures, checks
 
 
-def _side(ndcg: np.ndarray, cold: int) -> dict[str, Any]:
-    return {"ndcg10": _round(float(ndcg.mean())) if len(ndcg) else None, "targets": len(ndcg), "cold_targets": cold}
+def _side(key: str, values: np.ndarray, cold: int) -> dict[str, Any]:
+    return {key: _round(float(values.mean())) if len(values) else None, "targets": len(values), "cold_targets": cold}
 
 
 def _targets_check(targets: int, settings: ChallengerGateSettings) -> Check:
@@ -249,6 +254,7 @@ def _budget_checks(evidence: Evidence) -> list[Check]:
         evidence.choice["figures"],
         contenders,
         reference["parameters"] * _FP32_BYTES,
+        primary=evidence.metrics["measures"][0]["key"],
         budget=evidence.budget,
         gate=evidence.gate,
     )
@@ -275,13 +281,14 @@ def _first_checks(evidence: Evidence) -> list[Check]:
     """Learning must have paid: what ships is better than counting. How near the teacher, `gate` says."""
     if evidence.choice["chosen"] is None:
         return []
-    shipped = evidence.choice["figures"]["ndcg10"]
+    key, title = (evidence.metrics["measures"][0][part] for part in ("key", "title"))
+    shipped = evidence.choice["figures"][key]
     checks = []
-    for name in ("popularity", "item_knn"):
-        counted = evidence.metrics["contenders"][name]["ndcg10"]
-        # Counting neighbours may win where a catalogue is small; it is shown, and no reason to refuse.
-        passed = shipped > counted or name != "popularity"
-        text = f"NDCG@10 {shipped:.4f} against {counted:.4f} of {name}"
+    for number, name in enumerate(evidence.metrics["untrained"]):
+        counted = evidence.metrics["contenders"][name][key]
+        # A stronger one may win where a catalogue is small; it is shown, and no reason to refuse.
+        passed = shipped > counted or number > 0
+        text = f"{title} {shipped:.4f} against {counted:.4f} of {name}"
         checks.append(Check(f"quality.{name}", passed, _round(counted), _round(shipped), text))
     return checks
 
@@ -320,7 +327,12 @@ def _rejected_share(source: Mapping[str, Any]) -> float:
 
 
 def _cold_share(dataset: Mapping[str, Any]) -> float:
-    return int(dataset["cold_targets"]["test"]) / max(int(dataset["events_per_split"]["test"]), 1)
+    return _cold_targets(dataset) / max(int(dataset["events_per_split"]["test"]), 1)
+
+
+def _cold_targets(dataset: Mapping[str, Any]) -> int:
+    """Test targets that training has never shown; 0 where a task has no such thing."""
+    return int(dataset.get("cold_targets", {}).get("test", 0))
 
 
 def _round(value: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +33,6 @@ _TITLES: dict[str, str] = {
     "baseline": "Student without teacher",
     "student": "Student",
     "pruned": "Pruned student",
-    "popularity": "Popularity",
-    "item_knn": "Item-kNN",
 }
 
 
@@ -74,11 +72,12 @@ class Contender:
         return self.runtime == "onnx" and self.family in ("student", "pruned")
 
 
-def contenders_of(artifacts: Path) -> list[Contender]:
+def contenders_of(artifacts: Path, untrained: Mapping[str, str]) -> list[Contender]:
     """Networks, then ONNX variants, then what needs no training; in the order of the pipeline.
 
     Args:
         artifacts: ``artifacts/<scenario>``.
+        untrained: Titles of the task's baselines by name.
 
     Raises:
         DataError: A stage's output is missing.
@@ -93,7 +92,7 @@ def contenders_of(artifacts: Path) -> list[Contender]:
     networks += [_checkpoint(family, artifacts / family) for family in students]
     of_family = {network.family: network for network in networks}
     of_family.setdefault(MEMBER, networks[0])
-    counted = [Contender(name, _TITLES[name], "untrained") for name in ("popularity", "item_knn")]
+    counted = [Contender(name, title, "untrained") for name, title in untrained.items()]
     return [*networks, *_variants(artifacts / "quantized", of_family), *counted]
 
 
@@ -179,4 +178,4 @@ def parameters_of(network: PredictionNetwork) -> int:
 
 
 def _max_length(networks: Iterable[PredictionNetwork]) -> int:
-    return max(int(network.record()["max_length"]) for network in networks)
+    return max(network.max_length for network in networks)

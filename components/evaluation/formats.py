@@ -83,6 +83,11 @@ def interval(figures: Mapping[str, Any], name: str) -> Markup:
     return text.format(sure, signed(figures[name]), signed(low), signed(high))
 
 
+def capitalized(text: str) -> str:
+    """With a capital at the start, and otherwise as it is."""
+    return text[:1].upper() + text[1:]
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "quality": quality,
     "percent": percent,
@@ -95,4 +100,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "relative": relative,
     "interval": interval,
     "svg": Markup,
+    "capitalized": capitalized,
 }

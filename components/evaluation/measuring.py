@@ -10,60 +10,53 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from components.data.dataset import PreparedDataset
-from components.evaluation.baselines import item_knn_scorer, popularity_scorer
 from components.evaluation.benchmark import BATCH, Request, Requests, Timed, Timing, benchmark
 from components.evaluation.comparison import paired_bootstrap, standard_error
 from components.evaluation.contenders import Contender, reference_of, training_seconds
-from components.evaluation.scoring import Ranking, Scorer, network_scorer, onnx_scorer, quality, ranking
+from components.evaluation.scoring import network_scorer, onnx_scorer
 from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
 from components.settings.evaluation import EvaluationSettings
-from components.tasks.batch import EvaluationBatch
-from components.tasks.building import task_of
+from components.tasks.batch import EvaluationBatch, Scorer
+from components.tasks.contract import Baseline, Judgement, Task
 
 _BATCH_SIZE = 128
 FP32_BYTES = 4
 
 
-def rank_all(
-    contenders: Sequence[Contender], dataset: PreparedDataset, task: str, neighbours: int, progress: Progress
-) -> dict[str, Ranking]:
-    """The ranking of every contender on the test events.
+def judge_all(
+    contenders: Sequence[Contender], task: Task, baselines: Mapping[str, Baseline], progress: Progress
+) -> dict[str, Judgement]:
+    """The judgement of every contender on the test points.
 
     Args:
         contenders: Whose.
-        dataset: Whose test events.
-        task: Name of the task.
-        neighbours: Of item-kNN.
+        task: Judges.
+        baselines: What needs no training, by name.
         progress: Shows how far it is.
 
     Raises:
-        DataError: There is no test event with a history, or a contender's score is not a number.
+        DataError: There is no test point that could be predicted, or a contender's score is not a number.
     """
-    line = progress.add_task("ranking the catalogue", total=len(contenders))
+    line = progress.add_task("quality", total=len(contenders))
     longest = max(contender.max_length for contender in contenders)
     found = {}
     for contender in contenders:
-        batches = task_of(task, dataset, contender.max_length or longest).evaluation_batches("test", _BATCH_SIZE)
-        found[contender.name] = ranking(_scorer(contender, dataset, neighbours), batches, dataset.items)
+        batches = task.reading(contender.max_length or longest).evaluation_batches("test", _BATCH_SIZE)
+        scorer = baselines[contender.name].scorer if contender.path is None else _scorer(contender)
+        found[contender.name] = task.judge(scorer, batches)
         progress.advance(line)
     return found
 
 
 def time_all(
-    contenders: Sequence[Contender],
-    dataset: PreparedDataset,
-    task: str,
-    settings: EvaluationSettings,
-    progress: Progress,
+    contenders: Sequence[Contender], task: Task, settings: EvaluationSettings, progress: Progress
 ) -> dict[str, Timing]:
     """Latency, throughput and memory of every contender that is a network.
 
     Args:
         contenders: Whose.
-        dataset: Whose test histories are the requests.
-        task: Name of the task.
+        task: Whose test points are the requests.
         settings: How many requests.
         progress: Shows how far it is.
 
@@ -71,25 +64,21 @@ def time_all(
         RecstillError: A contender cannot be run.
     """
     networks = [_timed(contender) for contender in contenders if contender.runtime is not None]
-    requests = {
-        length: requests_of(dataset, task, length, settings) for length in {timed.max_length for timed in networks}
-    }
+    requests = {length: requests_of(task.reading(length), settings) for length in {net.max_length for net in networks}}
     return benchmark(networks, _timed(reference_of(contenders)), requests, progress)
 
 
-def requests_of(dataset: PreparedDataset, task: str, max_length: int, settings: EvaluationSettings) -> Requests:
-    """Real test histories as requests: of all lengths alike, in a mixed order that is always the same.
+def requests_of(task: Task, settings: EvaluationSettings) -> Requests:
+    """Real test points as requests: of all kinds alike, in a mixed order that is always the same.
 
     Args:
-        dataset: Whose test histories.
-        task: Name of the task.
-        max_length: Events of a history that a request holds at most.
+        task: Whose test points.
         settings: How many.
     """
-    events = len(dataset.rows("test"))
+    events = task.held_out("test")
 
     def spread(batch_size: int, count: int) -> list[EvaluationBatch]:
-        batches = task_of(task, dataset, max_length).evaluation_batches("test", batch_size)
+        batches = task.evaluation_batches("test", batch_size)
         stride = max(1, math.ceil(events / batch_size) // count)
         chosen = list(islice(batches, 0, stride * count, stride))
         # Where there are fewer than asked for, they come again.
@@ -104,38 +93,40 @@ def requests_of(dataset: PreparedDataset, task: str, max_length: int, settings: 
 
 def figures_of(
     contenders: Sequence[Contender],
-    rankings: Mapping[str, Ranking],
+    judged: Mapping[str, Judgement],
     timings: Mapping[str, Timing],
     *,
     costs: dict[str, dict[str, float]],
     settings: EvaluationSettings,
     members: int,
+    primary: str,
 ) -> dict[str, dict[str, Any]]:
     """All numbers of every contender; what does not apply to one is left out.
 
     Args:
         contenders: Whose.
-        rankings: By name.
+        judged: By name.
         timings: By name.
         costs: ``cost`` of each stage's metrics.
         settings: Of the bootstrap.
         members: Members of the teacher.
+        primary: Key of the measure that intervals are of.
     """
-    teacher = rankings["teacher"]
+    teacher = judged["teacher"]
     reference = reference_of(contenders)
     compared = paired_bootstrap(
-        {name: found.ndcg for name, found in rankings.items()},
-        teacher.ndcg,
+        {name: found.values for name, found in judged.items()},
+        teacher.values,
         teacher.users,
         samples=settings.bootstrap_samples,
         seed=settings.bootstrap_seed,
     )
     figures: dict[str, dict[str, Any]] = {}
     for contender in contenders:
-        found, comparison = rankings[contender.name], compared[contender.name]
+        found, comparison = judged[contender.name], compared[contender.name]
         own: dict[str, float | None] = {
-            **quality(found),
-            "ndcg10_standard_error": standard_error(found.ndcg, found.users),
+            **found.figures,
+            f"{primary}_standard_error": standard_error(found.values, found.users),
             "difference": comparison.difference.estimate,
             "difference_low": comparison.difference.low,
             "difference_high": comparison.difference.high,
@@ -164,9 +155,8 @@ def fp32_bytes(contender: Contender) -> int:
     return contender.parameters * FP32_BYTES
 
 
-def _scorer(contender: Contender, dataset: PreparedDataset, neighbours: int) -> Scorer:
-    if contender.path is None:
-        return popularity_scorer(dataset) if contender.name == "popularity" else item_knn_scorer(dataset, neighbours)
+def _scorer(contender: Contender) -> Scorer:
+    assert contender.path is not None
     if contender.runtime == "onnx":
         return onnx_scorer(contender.path)
     return network_scorer((read_teacher if contender.runtime == "teacher" else read_network)(contender.path))

@@ -36,7 +36,6 @@ NAMES = {
     "baseline": "student without teacher",
     "student": "student",
     "pruned": "pruned student",
-    "item_knn": "item-kNN",
 }
 # Becomes `currentColor` in the SVG.
 _INK = "#123456"
@@ -61,16 +60,24 @@ _STYLE: dict[Any, Any] = {
 
 
 def cost_plot(
-    table: pl.DataFrame, column: str, label: str, *, shipped: str | None, floor: float, limit: float | None
+    table: pl.DataFrame,
+    column: str,
+    label: str,
+    *,
+    quality: str,
+    shipped: str | None,
+    floor: float,
+    limit: float | None,
 ) -> str:
-    """NDCG@10 against a cost, an SVG element.
+    """Quality against a cost, an SVG element.
 
     Args:
         table: Of :func:`components.evaluation.report_data.figure_table`.
         column: The cost, which is shown on a logarithmic axis.
         label: Of that axis.
+        quality: What quality is measured by.
         shipped: The contender to ring; None: none ships.
-        floor: The least NDCG@10 that the gate lets pass.
+        floor: The least quality that the gate lets pass.
         limit: The most that the budget allows; None: no limit.
     """
     if column == "bytes":  # a network and its fp32 export are one point
@@ -78,7 +85,7 @@ def cost_plot(
         twins = table.filter(exported)["contender"].str.strip_suffix(".fp32").to_list()
         table = table.filter(~pl.col("contender").is_in(twins))
     names, families = table["contender"].to_list(), table["family"].to_list()
-    points = table.select(column, "ndcg10").to_numpy()
+    points = table.select(column, "quality").to_numpy()
     with _chart(f"cost {column}", (7.4, 4.6)) as (figure, axes):
         axes.set_xscale("log")
         axes.tick_params(axis="x", which="both", length=3, pad=4)
@@ -94,7 +101,7 @@ def cost_plot(
         _widen(axes, points, floor, limit)
         _mark_limits(axes, floor, limit)
         axes.set_xlabel(label)
-        axes.set_ylabel("NDCG@10, seen items left out")
+        axes.set_ylabel(quality)
         axes.xaxis.set_major_formatter(lambda value, _: _shortened(value))
         axes.xaxis.set_minor_formatter(lambda value, _: _shortened(value) if _is_round(value, axes) else "")
         _legend_of_families(axes, list(dict.fromkeys(families)), shipped is not None)
@@ -112,65 +119,71 @@ def cost_plot(
         return _svg(figure, f"cost-{column}")
 
 
-def curves_plot(table: pl.DataFrame) -> str:
-    """Validation NDCG@10 by epoch of every network, an SVG element.
+def curves_plot(table: pl.DataFrame, quality: str) -> str:
+    """Quality on the validation points by epoch of every network, an SVG element.
 
     Args:
         table: Of :func:`components.evaluation.report_data.curve_table`.
+        quality: What quality is measured by.
     """
     with _chart("curves", (7.4, 3.8)) as (figure, axes):
         for name, curve in _by(table, "network").items():
             family = "teacher" if name.startswith("member") else name
-            best = curve.row(int(curve["validation_ndcg10"].arg_max() or 0), named=True)
+            best = curve.row(int(curve["validation"].arg_max() or 0), named=True)
             number = int(name.rpartition("-")[2]) if family == "teacher" else 0
             axes.plot(
-                *curve.select("epoch", "validation_ndcg10").to_numpy().T,
+                *curve.select("epoch", "validation").to_numpy().T,
                 color=COLORS.get(family, COLORS["untrained"]),
                 linestyle=("-", "--", "-.", ":")[number % 4],
                 linewidth=1.6,
                 label=f"teacher, member {number}" if family == "teacher" else NAMES.get(name, name),
             )
-            axes.plot(best["epoch"], best["validation_ndcg10"], "o", ms=5, color=COLORS.get(family, "#8A8A8A"))
+            axes.plot(best["epoch"], best["validation"], "o", ms=5, color=COLORS.get(family, "#8A8A8A"))
         axes.set_xlabel("epoch (a dot marks the weights that were kept)")
-        axes.set_ylabel("validation NDCG@10")
+        axes.set_ylabel(f"validation {quality}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right", ncols=2)
         figure.tight_layout()
         return _svg(figure, "curves")
 
 
-def popularity_plot(table: pl.DataFrame, families: Mapping[str, str], shipped: str | None) -> str:
-    """NDCG@10 by popularity of the target, an SVG element.
+def strata_plot(
+    table: pl.DataFrame, families: Mapping[str, str], shipped: str | None, *, quality: str, axis: str
+) -> str:
+    """Quality by group of held-out points, an SVG element.
 
     Args:
-        table: Of :func:`components.evaluation.report_data.popularity_table`.
+        table: Of :func:`components.evaluation.report_data.strata_table`.
         families: Family of each contender.
         shipped: The contender that ships, if any.
+        quality: What quality is measured by.
+        axis: What the groups are of.
     """
     ranges = table.unique("bucket").sort("bucket").iter_rows(named=True)
-    ticks = [_range(row["fewest"], row["most"]) + f"\n{row['targets']} targets" for row in ranges]
-    with _chart("popularity", (7.4, 3.9)) as (figure, axes):
+    ticks = [f"{row['group']}\n{row['targets']} targets" for row in ranges]
+    with _chart("strata", (7.4, 3.9)) as (figure, axes):
         series = _by(table, "contender")
         width = 0.84 / len(series)
         for number, (name, values) in enumerate(series.items()):
             color = COLORS["shipped"] if name == shipped else COLORS[families[name]]
+            untrained = families[name] == "untrained"
             axes.bar(
                 values["bucket"].to_numpy() + (number - (len(series) - 1) / 2) * width,
-                values["ndcg10"].to_numpy(),
+                values["quality"].to_numpy(),
                 width * 0.92,
                 color=color,
-                hatch="///" if name == "item_knn" else None,
-                edgecolor="white" if name == "item_knn" else color,
+                hatch="///" if untrained else None,
+                edgecolor="white" if untrained else color,
                 linewidth=0,
                 label=f"{name} (ships)" if name == shipped else NAMES.get(name, name),
             )
         axes.set_xticks(range(len(ticks)), ticks)
         axes.grid(visible=False, axis="x")
-        axes.set_xlabel("training events of the target")
-        axes.set_ylabel("NDCG@10, seen items left out")
+        axes.set_xlabel(axis)
+        axes.set_ylabel(quality)
         axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.24))
         figure.tight_layout()
-        return _svg(figure, "popularity")
+        return _svg(figure, "strata")
 
 
 @contextmanager
@@ -241,10 +254,6 @@ def _is_round(value: float, axes: Axes) -> bool:
     left, right = axes.get_xlim()
     first = round(value / 10 ** np.floor(np.log10(value)))
     return bool(np.log10(right / left) < 2.2 and first in (2, 5))
-
-
-def _range(fewest: int, most: int) -> str:
-    return f"{fewest}" if fewest == most else f"{fewest}-{most}"
 
 
 def _svg(figure: Figure, name: str) -> str:

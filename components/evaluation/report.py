@@ -18,11 +18,12 @@ import polars as pl
 from components.evaluation import formats
 from components.evaluation.contenders import Contender, reference_of
 from components.evaluation.measuring import fp32_bytes
-from components.evaluation.plots import cost_plot, curves_plot, popularity_plot
+from components.evaluation.plots import cost_plot, curves_plot, strata_plot
 from components.evaluation.report_data import figure_table
 from components.evaluation.selection import Verdict
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
 from components.storage.atomic import write_json
+from components.tasks.contract import Measure, Strata, Wording
 
 TEMPLATE = "report.html.j2"
 
@@ -37,9 +38,12 @@ class Findings:
         figures: Of each contender.
         verdicts: Of each variant that could ship.
         chosen: Which one does; None: none may.
-        targets, users: How many test events, and whose.
+        targets, users: How many test points, and of how many users.
+        measures: What quality is measured by, the primary first.
+        wording: How to speak of the task.
+        strata: Groups of test points.
         curves: Of :func:`components.evaluation.report_data.curve_table`.
-        popularity: Of :func:`components.evaluation.report_data.popularity_table`.
+        by_stratum: Of :func:`components.evaluation.report_data.strata_table`.
         costs: ``cost`` of each stage.
         lineage: Digests by what they identify.
         data: ``dataset.json``.
@@ -55,8 +59,11 @@ class Findings:
     chosen: Verdict | None
     targets: int
     users: int
+    measures: Sequence[Measure]
+    wording: Wording
+    strata: Strata
     curves: pl.DataFrame
-    popularity: pl.DataFrame
+    by_stratum: pl.DataFrame
     costs: Mapping[str, Mapping[str, float]]
     lineage: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -77,11 +84,29 @@ class Findings:
         return reference_of(self.contenders)
 
     @property
+    def primary(self) -> Measure:
+        """The measure that decides."""
+        return self.measures[0]
+
+    @property
+    def quality(self) -> str:
+        """The primary measure in words."""
+        return f"{self.primary.title}, {self.primary.group}" if self.primary.group else self.primary.title
+
+    @cached_property
+    def groups(self) -> dict[str, list[Measure]]:
+        """The measures by the head of their columns."""
+        found: dict[str, list[Measure]] = {}
+        for measure in self.measures:
+            found.setdefault(measure.group, []).append(measure)
+        return found
+
+    @property
     def floor(self) -> float:
-        """The least NDCG@10 that passes the gate."""
-        limits = [self.gate.min_retention * self.figures["teacher"]["ndcg10"]]
+        """The least quality that passes the gate."""
+        limits = [self.gate.min_retention * self.figures["teacher"][self.primary.key]]
         if self.gate.min_gain_over_baseline is not None:
-            limits.append(self.gate.min_gain_over_baseline + self.figures["baseline"]["ndcg10"])
+            limits.append(self.gate.min_gain_over_baseline + self.figures["baseline"][self.primary.key])
         return max(limits)
 
     def limit_of_bytes(self) -> float | None:
@@ -101,10 +126,10 @@ def write_report(folder: Path, findings: Findings) -> None:
     plots = folder / "plots"
     plots.mkdir()
     tables = {
-        "bytes": figure_table(findings.contenders, findings.figures, "bytes"),
-        "latency": figure_table(findings.contenders, findings.figures, "p50_ms"),
+        "bytes": figure_table(findings.contenders, findings.figures, "bytes", findings.primary.key),
+        "latency": figure_table(findings.contenders, findings.figures, "p50_ms", findings.primary.key),
         "curves": findings.curves,
-        "popularity": findings.popularity,
+        "strata": findings.by_stratum,
     }
     for name, table in tables.items():
         table.write_csv(plots / f"{name}.csv")
@@ -117,21 +142,25 @@ def write_report(folder: Path, findings: Findings) -> None:
 def metrics_of(findings: Findings) -> dict[str, Any]:
     """What ``dvc metrics show`` prints: the headline first, then every contender's figures."""
     figures = findings.figures
-    teacher, baseline = figures["teacher"]["ndcg10"], figures["baseline"]["ndcg10"]
+    key = findings.primary.key
+    teacher, baseline = figures["teacher"][key], figures["baseline"][key]
     record: dict[str, Any] = {
-        "teacher_ndcg10": teacher,
-        "baseline_ndcg10": baseline,
-        "student_gain": round(figures["student"]["ndcg10"] - baseline, 6),
+        f"teacher_{key}": teacher,
+        f"baseline_{key}": baseline,
+        "student_gain": round(figures["student"][key] - baseline, 6),
         "test_targets": findings.targets,
         "test_users": findings.users,
+        "measures": [measure._asdict() for measure in findings.measures],
+        "untrained": [found.name for found in findings.contenders if found.family == "untrained"],
+        "tested": findings.wording.tested,
         "contenders": figures,
         "cost": findings.costs.get("evaluate", {}),
     }
     if findings.chosen is not None:
         shipped = figures[findings.chosen.name]
-        record |= {f"shipped_{key}": shipped[key] for key in ("ndcg10", "bytes", "bytes_ratio", "latency_ratio")}
-        record |= {f"shipped_{key}": shipped[key] for key in ("p50_ms", "p95_ms", "retention") if key in shipped}
-        record["shipped_gain"] = round(shipped["ndcg10"] - baseline, 6)
+        record |= {f"shipped_{name}": shipped[name] for name in (key, "bytes", "bytes_ratio", "latency_ratio")}
+        record |= {f"shipped_{name}": shipped[name] for name in ("p50_ms", "p95_ms", "retention") if name in shipped}
+        record["shipped_gain"] = round(shipped[key] - baseline, 6)
     return record
 
 
@@ -168,7 +197,7 @@ def choice_of(findings: Findings) -> dict[str, Any]:
 def page_of(findings: Findings, tables: Mapping[str, pl.DataFrame]) -> str:
     """``index.html``."""
     shipped = None if findings.chosen is None else findings.chosen.name
-    plot = partial(cost_plot, shipped=shipped, floor=findings.floor)
+    plot = partial(cost_plot, quality=findings.quality, shipped=shipped, floor=findings.floor)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -187,9 +216,13 @@ def page_of(findings: Findings, tables: Mapping[str, pl.DataFrame]) -> str:
         latency_plot=plot(
             tables["latency"], "p50_ms", "median latency at batch 1, milliseconds", limit=findings.limit_of_latency()
         ),
-        curves_plot=curves_plot(findings.curves) if len(findings.curves) else None,
-        popularity_plot=popularity_plot(
-            findings.popularity, {name: contender.family for name, contender in findings.named.items()}, shipped
+        curves_plot=curves_plot(findings.curves, findings.primary.title) if len(findings.curves) else None,
+        strata_plot=strata_plot(
+            findings.by_stratum,
+            {name: contender.family for name, contender in findings.named.items()},
+            shipped,
+            quality=findings.quality,
+            axis=findings.strata.axis,
         ),
     )
 

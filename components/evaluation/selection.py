@@ -62,6 +62,7 @@ def verdict(
     others: Mapping[str, Mapping[str, Any]],
     fp32_bytes: int,
     *,
+    primary: str,
     budget: BudgetSettings,
     gate: GateSettings,
 ) -> Verdict:
@@ -69,21 +70,22 @@ def verdict(
 
     Args:
         name: Of the variant.
-        figures: What was measured of it: ``bytes``, ``p95_ms``, ``latency_ratio``, ``ndcg10``.
-        others: ``ndcg10`` of ``teacher`` and ``baseline``.
+        figures: What was measured of it: ``bytes``, ``p95_ms``, ``latency_ratio``, and the primary.
+        others: The primary of ``teacher`` and ``baseline``.
         fp32_bytes: Of one teacher member's weights.
+        primary: Key of the measure that decides.
         budget: What it may cost.
         gate: What it must be worth.
     """
     size = figures["bytes"] + LINEAGE_BYTES
-    teacher, baseline = others["teacher"]["ndcg10"], others["baseline"]["ndcg10"]
+    own, teacher, baseline = figures[primary], others["teacher"][primary], others["baseline"][primary]
     limits = (
         ("budget.max_bytes", budget.max_bytes, size, False),
         ("budget.max_bytes_ratio", budget.max_bytes_ratio, size / fp32_bytes, False),
         ("budget.max_p95_ms", budget.max_p95_ms, figures["p95_ms"], False),
         ("budget.max_latency_ratio", budget.max_latency_ratio, figures["latency_ratio"], False),
-        ("gate.min_retention", gate.min_retention, figures["ndcg10"] / teacher if teacher else float("nan"), True),
-        ("gate.min_gain_over_baseline", gate.min_gain_over_baseline, figures["ndcg10"] - baseline, True),
+        ("gate.min_retention", gate.min_retention, own / teacher if teacher else float("nan"), True),
+        ("gate.min_gain_over_baseline", gate.min_gain_over_baseline, own - baseline, True),
     )
     return Verdict(
         name,

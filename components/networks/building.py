@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.errors import IntegrityError
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
-from components.settings.network import CausalTransformerSettings
+from components.settings.network import NetworkSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
-def new_network(settings: CausalTransformerSettings, outcomes: int) -> PredictionNetwork:
-    """A freshly initialised network of the settings' shape over ``outcomes`` outcomes."""
+def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, Any] | None = None) -> PredictionNetwork:
+    """A freshly initialised network.
+
+    Args:
+        settings: Its shape.
+        outcomes: K.
+        sizes: Of its inputs, as the task gives them.
+    """
     head_dim = settings.dim // settings.heads
     block = BlockRecord(heads=settings.heads, head_dim=head_dim, ffn_dim=settings.ffn_dim, scale=head_dim**-0.5)
     record = CausalTransformerRecord(

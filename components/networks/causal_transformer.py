@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from components.networks.causal_transformer_serving import ServedCausalTransformer
-from components.networks.contract import PredictionNetwork
+from components.networks.causal_transformer_units import causal_transformer_groups
+from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.units import Group
 
 
 class BlockRecord(BaseModel):
@@ -147,6 +149,20 @@ class CausalTransformer(PredictionNetwork):
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, items)`` of hidden states ``(N, dim)``."""
         return F.linear(hidden, self.head)
+
+    @property
+    def served_inputs(self) -> tuple[ServedInput, ...]:
+        """Histories, padded on the right, and how much of each counts."""
+        # Neither 0 nor 1, which torch.export would take for constants.
+        return (
+            ServedInput("items", torch.int64, (2, 2), {0: "batch", 1: "length"}),
+            ServedInput("length", torch.int64, (2,), {0: "batch"}),
+        )
+
+    @property
+    def groups(self) -> list[Group]:
+        """See :func:`causal_transformer_groups`."""
+        return causal_transformer_groups(self.record())
 
     def for_serving(self) -> nn.Module:
         """See :class:`ServedCausalTransformer`."""

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from components.errors import CompressionError
+from components.networks.units import Group
+
+
+class ServedInput(NamedTuple):
+    """One input of a served form.
+
+    Attributes:
+        name: In the exported graph, and in a feed.
+        dtype: Of its values.
+        shape: Of one example; the first axis is the batch.
+        dynamic: Axes that are free at run time, by their name.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    dynamic: dict[int, str]
 
 
 class PredictionNetwork(nn.Module, ABC):
@@ -31,12 +48,38 @@ class PredictionNetwork(nn.Module, ABC):
         return self.score(self.encode(*inputs))
 
     def for_serving(self) -> nn.Module:
-        """The served form: ``forward(items, length)`` gives scores ``(batch, K)`` at each row's last valid position.
+        """The served form: ``forward`` takes :attr:`served_inputs` in order, and gives scores ``(batch, K)``.
 
         Raises:
             CompressionError: This network has none (an ensemble, say, is served by its student).
         """
         raise CompressionError(f"a {type(self).__name__} has no served form", "Serve the student, or one member.")
+
+    @property
+    def served_inputs(self) -> tuple[ServedInput, ...]:
+        """What the served form takes, as the exported graph names it.
+
+        Raises:
+            CompressionError: This network has no served form.
+        """
+        raise CompressionError(f"a {type(self).__name__} has no served form", "Serve the student, or one member.")
+
+    @property
+    def groups(self) -> list[Group]:
+        """What can be cut out of it.
+
+        Raises:
+            CompressionError: It is not known.
+        """
+        raise CompressionError(
+            f"it is not known what can be cut out of a network {self.record().get('network')!r}",
+            "Set the ratios of `pruning` to 0.",
+        )
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the hidden states that ``encode`` gives."""
+        return int(self.record()["dim"])
 
     @property
     def head(self) -> torch.Tensor | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from components.errors import DataError
@@ -42,9 +43,16 @@ class Ensemble(PredictionNetwork):
         return torch.cat([member.encode(*inputs, **named) for member in self._networks()], dim=-1)
 
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities ``(N, K)`` of what :meth:`encode` gave: ``log(mean of the softmax of each member)``."""
-        widths = [int(member.record()["dim"]) for member in self._networks()]
+        """Log-probabilities ``(N, K)`` of what :meth:`encode` gave: ``log(mean of the softmax of each member)``.
+
+        Of one outcome, a yes or no, the logit of the mean of the members' probabilities of yes.
+        """
+        widths = [member.hidden_dim for member in self._networks()]
         parts = hidden.split(widths, dim=-1)
+        if self.outcomes == 1:
+            logits = [member.score(part).float() for member, part in zip(self._networks(), parts, strict=True)]
+            yes, no = (torch.stack([F.logsigmoid(sign * logit) for logit in logits]).logsumexp(0) for sign in (1, -1))
+            return yes - no
         mixture: torch.Tensor | None = None
         for member, part in zip(self._networks(), parts, strict=True):
             log_probabilities = torch.log_softmax(member.score(part).float(), dim=-1)
@@ -56,6 +64,11 @@ class Ensemble(PredictionNetwork):
     def outcomes(self) -> int:
         """K of every member."""
         return self._networks()[0].outcomes
+
+    @property
+    def hidden_dim(self) -> int:
+        """The members' widths together."""
+        return sum(member.hidden_dim for member in self._networks())
 
     @property
     def max_length(self) -> int:

@@ -20,7 +20,13 @@ from components.storage.digests import record_digest
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;#]+)")
 _SERIAL = uuid.UUID("9b7a3d6e-6d1d-5e3f-9d40-2c1a4f0c7b11")
-_METRICS = {"ndcg10": "NDCG@10", "recall10": "Recall@10", "mrr": "MRR"}
+# Packages made before they said so themselves rank a catalogue.
+_MEASURES = [
+    {"key": "ndcg10", "title": "NDCG@10"},
+    {"key": "recall10", "title": "Recall@10"},
+    {"key": "mrr", "title": "MRR"},
+]
+_WORDING = {"users": "users", "tested": "full ranking"}
 # How the shipped model is derived: from the last one back.
 _LINE = ("pruned", "student", "teacher")
 _MADE = {
@@ -212,17 +218,18 @@ def _data(materials: Materials) -> list[dict[str, Any]]:
 def _card(materials: Materials) -> dict[str, Any]:
     record = materials.record
     figures, test = record["metrics"], record["test"]
-    slice_ = f"{test['targets']} held-out events of {test['users']} users, full ranking"
+    measures, wording = record.get("measures") or _MEASURES, record.get("wording") or _WORDING
+    slice_ = f"{test['targets']} held-out points of {test['users']} {wording['users']}, {wording['tested']}"
     measured: list[dict[str, Any]] = [
-        {"type": title, "value": str(figures[name]), "slice": slice_}
-        for name, title in _METRICS.items()
-        if name in figures
+        {"type": measure["title"], "value": str(figures[measure["key"]]), "slice": slice_}
+        for measure in measures
+        if measure["key"] in figures and measure.get("group") == measures[0].get("group")
     ]
     if {"retention", "retention_low", "retention_high"} <= set(figures):
         interval = {"lowerBound": str(figures["retention_low"]), "upperBound": str(figures["retention_high"])}
         measured.append(
             {
-                "type": "share of the teacher's NDCG@10 that is kept",
+                "type": f"share of the teacher's {measures[0]['title']} that is kept",
                 "value": str(figures["retention"]),
                 "slice": slice_,
                 "confidenceInterval": interval,

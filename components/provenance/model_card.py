@@ -22,22 +22,28 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """
     about = source.get("about") or {}
     data = str(about.get("title") or source.get("kind") or "the scenario's source")
+    wording, first = record["wording"], record["measures"][0]
+    measures = {
+        measure["key"]: measure["title"]
+        for measure in record["measures"]
+        if measure["group"] == first["group"] and not measure["percent"]
+    }
     metrics, lineage, choice = record["metrics"], record["lineage"], record["choice"]
     front = {
         "license": "other",
         "license_name": "terms-of-the-training-data",
         "library_name": "onnx",
         **_names(str(record["name"]), lineage),
-        "tags": ["recommender-system", "sequential-recommendation", "knowledge-distillation", "onnx", "recstill"],
+        "tags": [*wording["tags"], "knowledge-distillation", "onnx", "recstill"],
         "model-index": [
             {
                 "name": f"{record['name']} {choice['chosen']}",
                 "results": [
                     {
-                        "task": {"type": record["task"], "name": "Next-item recommendation"},
+                        "task": {"type": record["task"], "name": wording["title"]},
                         "dataset": {"name": data, "type": str(source.get("kind", "table"))},
                         "metrics": [
-                            {"type": name, "name": title, "value": metrics[name]} for name, title in _METRICS.items()
+                            {"type": name, "name": title, "value": metrics[name]} for name, title in measures.items()
                         ],
                     }
                 ],
@@ -52,37 +58,35 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         "",
         f"# {record['name']}: {choice['chosen']}",
         "",
-        "A recommender that predicts the next item of a user's history, distilled from a larger teacher, compressed "
-        "and exported to ONNX by Recstill.",
+        f"{wording['summary']}, distilled from a larger teacher, compressed and exported to ONNX by Recstill.",
         "",
         "## Use",
         "",
         "```sh",
-        "recstill predict PACKAGE --history ID,ID,ID",
+        wording["use"],
         "```",
         "",
-        "`signature.json` describes the model's inputs and outputs, `vocabulary.parquet` the items, `golden.json` "
+        "`signature.json` describes the model's inputs and outputs, `vocabulary.parquet` the outcomes, `golden.json` "
         "holds requests with the answers that they must get.",
         "",
         "## Quality and cost",
         "",
-        f"On {record['test']['targets']:,} held-out events of {record['test']['users']:,} users, full ranking of "
-        f"{record['items']:,} items, items of the history left out:",
+        f"On {record['test']['targets']:,} held-out points of {record['test']['users']:,} {wording['users']}, "
+        f"{wording['tested']}:",
         "",
         "| | this model | teacher |",
         "|---|---|---|",
-        *(f"| {title} | {metrics[name]:.4f} | {record['teacher'][name]:.4f} |" for name, title in _METRICS.items()),
+        *(f"| {title} | {metrics[name]:.4f} | {record['teacher'][name]:.4f} |" for name, title in measures.items()),
         f"| model file, bytes | {record['model_bytes']:,} | {record['teacher']['bytes']:,} |",
         f"| latency at batch 1, one thread, median ms | {metrics['p50_ms']:.3f} | {record['teacher']['p50_ms']:.3f} |",
         "",
-        f"{100 * metrics['retention']:.1f} % of the teacher's NDCG@10 is kept (95 % interval "
+        f"{100 * metrics['retention']:.1f} % of the teacher's {first['title']} is kept (95 % interval "
         f"{100 * metrics['retention_low']:.1f} to {100 * metrics['retention_high']:.1f} %, paired bootstrap over "
-        "users). The variant was chosen on these same events, so that new events may show a little less.",
+        f"{wording['users']}). The variant was chosen on these same points, so that new ones may show a little less.",
         "",
         "## Limits",
         "",
-        "It knows the items of its vocabulary only; a history of none of them gets the most popular items. It repeats "
-        "the leanings of its data, popularity first of all.",
+        wording["limits"],
         "",
         "## Data",
         "",
@@ -136,5 +140,4 @@ def content_name(name: str, kind: str, lineage: Mapping[str, Any]) -> str:
 
 
 _SHOWN = 12
-_METRICS = {"ndcg10": "NDCG@10", "recall10": "Recall@10", "mrr": "MRR"}
 _ABOUT = {"home": "Home", "licence": "Terms", "citation": "Cite"}

@@ -7,11 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from components.serving.predictor import Predictor, Question, Recommendations
+from components.serving.predictor import Predictor
 
 MOST_TOGETHER = 16
 INLINE_SECONDS = 0.002
@@ -21,7 +19,7 @@ _SAME_SCORES = 1e-5
 _REPEATS = 5
 _INTEGER_BITS = 32
 
-Answering = Callable[[Sequence[Question]], list[Recommendations]]
+Asking = Callable[[Sequence[Any]], list[Any]]
 
 
 class Plan(NamedTuple):
@@ -42,23 +40,27 @@ class Plan(NamedTuple):
     why: str
 
 
-def measured_plan(predictor: Predictor, questions: Sequence[Question]) -> Plan:
+def measured_plan(predictor: Predictor, questions: Sequence[Any]) -> Plan:
     """Time a model with and without batches, and compare the answers.
 
     Args:
         predictor: The model.
         questions: Realistic ones; the golden requests of its package.
     """
-    asked = [question for question in questions if question.history] or [Question([])]
+    asked = list(questions) or [predictor.answering.empty()]
     asked = (asked * MOST_TOGETHER)[:MOST_TOGETHER]
-    alone = _fastest(lambda: [predictor.recommend_all([question]) for question in asked]) / len(asked)
+    alone = _fastest(lambda: [predictor.answer_all([question]) for question in asked]) / len(asked)
     bits = int(predictor.record["choice"]["variant"].get("activation_bits", _INTEGER_BITS))
     if bits < _INTEGER_BITS:
         # Whatever they did for these questions, for others they would not.
         why = f"its activations have {bits} bits, whose scale may be shared by all rows of a run"
         return _plan(alone, alone, False, why)
-    among = _fastest(lambda: predictor.recommend_all(asked)) / len(asked)
-    if not _alike([predictor.recommend_all([question])[0] for question in asked], predictor.recommend_all(asked)):
+    among = _fastest(lambda: predictor.answer_all(asked)) / len(asked)
+    alone_answers = [predictor.answer_all([question])[0] for question in asked]
+    if not all(
+        predictor.answering.alike(one, other, _SAME_SCORES)
+        for one, other in zip(alone_answers, predictor.answer_all(asked), strict=True)
+    ):
         return _plan(alone, among, False, "answers would change")
     if among > _WORTH * alone:
         return _plan(alone, among, False, f"it saves less than {1 - _WORTH:.0%} of the time")
@@ -75,18 +77,18 @@ class QuestionQueue:
         most: Questions in one run; 1 where batches do not pay.
     """
 
-    def __init__(self, answer: Answering, threads: Executor, workers: int, most: int) -> None:
+    def __init__(self, answer: Asking, threads: Executor, workers: int, most: int) -> None:
         self._answer, self._threads, self._workers, self._most = answer, threads, workers, most
-        self._waiting: deque[tuple[Question, asyncio.Future[Recommendations]]] = deque()
+        self._waiting: deque[tuple[Any, asyncio.Future[Any]]] = deque()
         self._busy = 0
 
-    async def ask(self, question: Question) -> Recommendations:
+    async def ask(self, question: Any) -> Any:
         """The answer to one question.
 
         Raises:
             RecstillError: The model cannot answer it.
         """
-        future: asyncio.Future[Recommendations] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future))
         self._begin()
         return await future
@@ -99,7 +101,7 @@ class QuestionQueue:
             running = loop.run_in_executor(self._threads, self._outcomes, [question for question, _ in part])
             running.add_done_callback(lambda done, part=part: self._ended(done, part))  # type: ignore[misc]
 
-    def _outcomes(self, questions: list[Question]) -> list[Recommendations | Exception]:
+    def _outcomes(self, questions: list[Any]) -> list[Any | Exception]:
         try:
             return list(self._answer(questions))
         except Exception as error:
@@ -108,8 +110,8 @@ class QuestionQueue:
 
     def _ended(
         self,
-        done: asyncio.Future[list[Recommendations | Exception]],
-        part: list[tuple[Question, asyncio.Future[Recommendations]]],
+        done: asyncio.Future[list[Any | Exception]],
+        part: list[tuple[Any, asyncio.Future[Any]]],
     ) -> None:
         self._busy -= 1
         for (_, future), outcome in zip(part, done.result(), strict=True):
@@ -134,14 +136,3 @@ def _fastest(run: Callable[[], object]) -> float:
         run()
         best = min(best, time.perf_counter() - started)
     return best
-
-
-def _alike(alone: Sequence[Recommendations], together: Sequence[Recommendations]) -> bool:
-    """The same items in the same order, and scores that differ by the rounding of floats at most."""
-    for one, other in zip(alone, together, strict=True):
-        scores, others = ([item.score for item in answer.items] for answer in (one, other))
-        if [item.id for item in one.items] != [item.id for item in other.items]:
-            return False
-        if not np.allclose(scores, others, rtol=0, atol=_SAME_SCORES * max(np.abs(scores).max(initial=0), 1e-3)):
-            return False
-    return True

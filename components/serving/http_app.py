@@ -5,27 +5,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from components.errors import RecstillError
-from components.serving.http_schemas import Answers, Problem, RequestReader, VersionedAnswer
+from components.serving.http_schemas import Problem, RequestReader
 from components.serving.limits import BodyReader, Limits, RefusedRequestError, busy
 from components.serving.live_model import LiveModel
-from components.serving.predictor import Recommendations
+from components.tasks.answering import Answering
+from components.tasks.building import ways_of_answering
 
 API_KEY_VARIABLE = "RECSTILL_API_KEY"
 _JSON = "application/json"
 _ABOUT = """\
-Recommendations from the version that is live. Every answer says which version gave it; `/model` says what that
-version is and where it comes from."""
+Answers from the version that is live. Every answer says which version gave it; `/model` says what that version is and
+where it comes from. Models that rank a catalogue answer `/recommend`, all others `/predict`."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -90,25 +90,32 @@ def service_app(
         healthy: Whether what works beside the requests (following the pointer) is alive.
     """
     app = FastAPI(title="Recstill", description=_ABOUT, version="1", docs_url=None, redoc_url=None)
-    gate, bodies, reader = Gate(live, limits, api_key), BodyReader(limits), RequestReader(limits)
+    gate, bodies = Gate(live, limits, api_key), BodyReader(limits)
+    readers = {way: RequestReader(limits, way) for way in ways_of_answering()}
 
-    async def recommend(request: Request) -> Response:
-        """Items for one history, best first."""
-        gate.check_key(request)
-        question = reader.question(await bodies.read(request))
-        with gate.answering("recommend"):
-            version, answers = await live.answer([question], "recommend")
-            _count(live, answers)
-            return _response({**_record(answers[0]), "version": version})
+    def reader_at(endpoint: str) -> RequestReader:
+        """The reader of what is live, which has to answer here; of whatever would answer here while nothing is."""
+        if live.current is None:
+            return next(reader for way, reader in readers.items() if way.endpoint == endpoint)
+        way = type(live.current.predictor.answering)
+        if way.endpoint != endpoint:
+            raise RefusedRequestError(404, "not_found", f"the live model is asked at POST /{way.endpoint}")
+        return readers[way]
 
-    async def recommend_batch(request: Request) -> Response:
-        """Items for several histories, all by one version."""
+    async def answer_one(request: Request, endpoint: str) -> Response:
         gate.check_key(request)
-        questions = reader.questions(await bodies.read(request))
+        question = reader_at(endpoint).question(await bodies.read(request))
+        with gate.answering(endpoint):
+            version, answers = await live.answer([question], endpoint)
+            return _response({**_records(live, answers)[0], "version": version})
+
+    async def answer_batch(request: Request, endpoint: str) -> Response:
+        gate.check_key(request)
+        questions = reader_at(endpoint).questions(await bodies.read(request))
+        # A service answers one way: its batches need no endpoint in their name.
         with gate.answering("batch"):
             version, answers = await live.answer(questions, "batch")
-            _count(live, answers)
-            return _response({"answers": [_record(answer) for answer in answers], "version": version})
+            return _response({"answers": _records(live, answers), "version": version})
 
     async def healthz(request: Request) -> Response:
         """Is the process alive? For a liveness probe."""
@@ -130,20 +137,21 @@ def service_app(
         return Response(content, headers={"content-type": kind})
 
     needs_key = [401] if api_key is not None else []
-    of_questions = _described([400, 408, 413, 415, 422, 503, *needs_key])
-    asked: tuple[tuple[str, Handler, type[BaseModel], str], ...] = (
-        ("/recommend", recommend, VersionedAnswer, "RecommendRequest"),
-        ("/recommend/batch", recommend_batch, Answers, "BatchRequest"),
-    )
-    for path, handler, answer, body in asked:
-        app.add_api_route(
-            path,
-            handler,
-            methods=["POST"],
-            response_class=Response,
-            responses={200: {"model": answer}, **of_questions},
-            openapi_extra=_body(body),
-        )
+    of_questions = _described([400, 404, 408, 413, 415, 422, 503, *needs_key])
+    for endpoint in dict.fromkeys(way.endpoint for way in readers):
+        forms = [reader.form for way, reader in readers.items() if way.endpoint == endpoint]
+        for path, asked, answer, bodies_there in (
+            (f"/{endpoint}", answer_one, forms[0].answer, [form.request for form in forms]),
+            (f"/{endpoint}/batch", answer_batch, forms[0].answers, [form.batch for form in forms]),
+        ):
+            app.add_api_route(
+                path,
+                _at(asked, endpoint),
+                methods=["POST"],
+                response_class=Response,
+                responses={200: {"model": answer}, **of_questions},
+                openapi_extra=_body([body.__name__ for body in bodies_there]),
+            )
     told: tuple[tuple[str, Handler, dict[int | str, dict[str, Any]]], ...] = (
         ("/healthz", healthz, {503: {"description": "What works beside the requests has ended"}}),
         ("/readyz", readyz, {503: {"description": "No version is live"}}),
@@ -153,7 +161,7 @@ def service_app(
     for path, handler, responses in told:
         app.add_api_route(path, handler, methods=["GET"], response_class=Response, responses=responses)
     _tell_problems(app, live)
-    _document(app, reader, needs_key=api_key is not None)
+    _document(app, readers, needs_key=api_key is not None)
     return app
 
 
@@ -186,13 +194,15 @@ def _tell_problems(app: FastAPI, live: LiveModel) -> None:
     app.add_exception_handler(ClientDisconnect, gone)
 
 
-def _document(app: FastAPI, reader: RequestReader, *, needs_key: bool) -> None:
+def _document(app: FastAPI, readers: Mapping[type[Answering], RequestReader], *, needs_key: bool) -> None:
     """Put the requests' schemas, which FastAPI does not read, and the key into the OpenAPI document."""
     document = app.openapi()
-    document["components"]["schemas"].update(reader.schemas)
+    for reader in readers.values():
+        document["components"]["schemas"].update(reader.schemas)
     if needs_key:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in ("/recommend", "/recommend/batch", "/model"):
+        asked = [path for way in readers for path in (f"/{way.endpoint}", f"/{way.endpoint}/batch")]
+        for path in (*asked, "/model"):
             for operation in document["paths"][path].values():
                 operation["security"] = [{"key": []}]
 
@@ -201,23 +211,38 @@ def _described(statuses: Sequence[int]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
 
 
-def _body(name: str) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    return {"requestBody": {"required": True, "content": {_JSON: {"schema": schema}}}}
+def _at(handler: Callable[[Request, str], Awaitable[Response]], endpoint: str) -> Handler:
+    async def handle(request: Request) -> Response:
+        return await handler(request, endpoint)
+
+    handle.__doc__ = (
+        "Answers to several requests, all by one version."
+        if handler.__name__.endswith("batch")
+        else ("The answer to one request.")
+    )
+    handle.__name__ = f"{endpoint}_batch" if handler.__name__.endswith("batch") else endpoint
+    return handle
 
 
-def _count(live: LiveModel, answers: Sequence[Recommendations]) -> None:
-    unknown = sum(len(answer.unknown) for answer in answers)
-    popular = sum(answer.from_popularity for answer in answers)
-    if unknown:
+def _body(names: Sequence[str]) -> dict[str, Any]:
+    schemas = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
+        }
+    }
+
+
+def _records(live: LiveModel, answers: Sequence[Any]) -> list[dict[str, Any]]:
+    """Answers as JSON, counted."""
+    assert live.current is not None
+    answering = live.current.predictor.answering
+    if unknown := sum(map(answering.unknown, answers)):
         live.metrics.unknown_items.inc(unknown)
-    if popular:
-        live.metrics.popular.inc(popular)
-
-
-def _record(answer: Recommendations) -> dict[str, Any]:
-    items = [{"item": item.id, "title": item.title, "score": item.score} for item in answer.items]
-    return {"recommendations": items, "unknown": answer.unknown, "popular": answer.from_popularity}
+    if fallen := sum(map(answering.fell_back, answers)):
+        live.metrics.popular.inc(fallen)
+    return [answering.record(answer) for answer in answers]
 
 
 def _response(record: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -232,6 +257,7 @@ def _digest(text: str) -> bytes:
 _PROBLEMS = {
     400: "The body is not JSON",
     401: "The API key is missing or wrong",
+    404: "The live model is asked at another address",
     408: "The request did not come in time",
     413: "The body is too large",
     415: "The body is not announced as JSON",

@@ -1,59 +1,15 @@
-"""What requests and answers look like, for checking them and for the OpenAPI document."""
+"""Requests checked against the form of the task that is served, and what the OpenAPI document says of them."""
 
-from typing import Annotated, Any
+from __future__ import annotations
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from typing import Any
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from components.serving.limits import Limits, RefusedRequestError
-from components.serving.predictor import Question
+from components.tasks.answering import Answering
 
-_QUESTION: dict[str, Any] = {"history": ["50", "181", "174"], "k": 5, "exclude": ["1"], "exclude_seen": True}
-_ANSWER: dict[str, Any] = {
-    "recommendations": [{"item": "172", "title": "Empire Strikes Back, The (1980)", "score": 7.25}],
-    "unknown": [],
-    "popular": False,
-}
-_VERSION = "movielens@v3"
 _LONGEST_PLACE = 60
-
-
-def _whole(value: Any) -> Any:
-    """5.0 is an integer to JSON Schema, and so it is here."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-_Whole = Annotated[int, BeforeValidator(_whole)]
-
-
-class Recommended(BaseModel):
-    """One recommended item."""
-
-    item: str = Field(description="The source's id.")
-    title: str | None = Field(description="Its title, where the source has one.")
-    score: float = Field(description="The model's score; of a popular item, its training events.")
-
-
-class Answer(BaseModel):
-    """The answer to one question."""
-
-    recommendations: list[Recommended] = Field(description="Best first; fewer than k when there are no more.")
-    unknown: list[str] = Field(description="Ids of the history that the model does not know, and that were ignored.")
-    popular: bool = Field(description="No item of the history was known: these are the most popular ones.")
-
-
-class VersionedAnswer(Answer):
-    """The answer to ``POST /recommend``."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{**_ANSWER, "version": _VERSION}]})
-    version: str = Field(description="The version that answered.")
-
-
-class Answers(BaseModel):
-    """The answer to ``POST /recommend/batch``."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"answers": [_ANSWER], "version": _VERSION}]})
-    answers: list[Answer] = Field(description="One for each question, in their order.")
-    version: str = Field(description="The version that answered all of them.")
 
 
 class Problem(BaseModel):
@@ -68,64 +24,42 @@ class RequestReader:
 
     Args:
         limits: Bounds on lengths and numbers; they are part of the schema.
+        answering: Whose requests.
 
     Attributes:
-        schemas: JSON schema of each kind of body, by its name.
+        form: What requests and answers look like.
+        schemas: JSON schema of each kind of body, by its name: one question, then a batch.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        Id = Annotated[str, Field(max_length=limits.id_length)]  # noqa: N806
-        Ids = Annotated[list[Id], Field(max_length=limits.history), FailFast()]  # noqa: N806
-        strict = ConfigDict(strict=True, extra="forbid")
-
-        class RecommendRequest(BaseModel):
-            """A history, and what is wanted for it."""
-
-            model_config = ConfigDict(**strict, json_schema_extra={"examples": [_QUESTION]})
-            history: Ids = Field(
-                default=[],
-                description="Item ids as the source wrote them, oldest first. Unknown ones are ignored; with no known "
-                "one the most popular items are the answer.",
-            )
-            k: _Whole = Field(default=10, ge=1, le=limits.k, description="How many items.")
-            exclude: Ids = Field(default=[], description="Ids that must not be recommended.")
-            exclude_seen: bool = Field(default=True, description="Leave out the items of the history.")
-
-        class BatchRequest(BaseModel):
-            """Several questions that one version answers."""
-
-            model_config = ConfigDict(**strict, json_schema_extra={"examples": [{"requests": [_QUESTION]}]})
-            requests: Annotated[list[RecommendRequest], FailFast()] = Field(min_length=1, max_length=limits.batch)
-
-        self._one: TypeAdapter[Any] = TypeAdapter(RecommendRequest)
-        self._batch: TypeAdapter[Any] = TypeAdapter(BatchRequest)
+    def __init__(self, limits: Limits, answering: type[Answering]) -> None:
+        self._answering = answering
+        self.form = answering.form(limits)
+        self._one: TypeAdapter[Any] = TypeAdapter(self.form.request)
+        self._batch: TypeAdapter[Any] = TypeAdapter(self.form.batch)
         place = "#/components/schemas/{model}"
-        batch = BatchRequest.model_json_schema(ref_template=place)
-        batch.pop("$defs")
+        batch = self.form.batch.model_json_schema(ref_template=place)
+        inner = batch.pop("$defs")
         self.schemas: dict[str, dict[str, Any]] = {
-            "RecommendRequest": RecommendRequest.model_json_schema(ref_template=place),
-            "BatchRequest": batch,
+            self.form.request.__name__: self.form.request.model_json_schema(ref_template=place),
+            self.form.batch.__name__: batch,
         }
+        self.schemas = {**inner, **self.schemas}
 
-    def question(self, body: bytes) -> Question:
+    def question(self, body: bytes) -> Any:
         """The question that a body asks.
 
         Raises:
             RefusedRequestError: It is no JSON, or not of the schema.
         """
-        return _question(_checked(self._one, body))
+        return self._answering.question(_checked(self._one, body))
 
-    def questions(self, body: bytes) -> list[Question]:
+    def questions(self, body: bytes) -> list[Any]:
         """The questions of a batch.
 
         Raises:
             RefusedRequestError: It is no JSON, or not of the schema.
         """
-        return [_question(request) for request in _checked(self._batch, body).requests]
-
-
-def _question(request: Any) -> Question:
-    return Question(request.history, request.k, request.exclude, request.exclude_seen)
+        return [self._answering.question(request) for request in _checked(self._batch, body).requests]
 
 
 def _checked(adapter: TypeAdapter[Any], body: bytes) -> Any:

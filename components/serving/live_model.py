@@ -16,7 +16,6 @@ from components.provenance.recalls import Recall
 from components.serving.event_log import log_event
 from components.serving.limits import RefusedRequestError
 from components.serving.metrics import Metrics
-from components.serving.predictor import Question, Recommendations
 from components.serving.served_model import ServedModel
 from components.serving.trial import ShadowRunner, Trial
 
@@ -115,7 +114,7 @@ class LiveModel:
         numbers = ", ".join(str(one.number) for one in self.wanted[1])
         return f"{self.wanted[0]} is recalled (recall {numbers}), and no version that was live before can be served"
 
-    async def answer(self, questions: Sequence[Question], endpoint: str) -> tuple[str, list[Recommendations]]:
+    async def answer(self, questions: Sequence[Any], endpoint: str) -> tuple[str, list[Any]]:
         """Answer questions with one version, and say which.
 
         Raises:
@@ -156,9 +155,7 @@ class LiveModel:
         self._shadows.stop()
         self.threads.shutdown(wait=True, cancel_futures=True)
 
-    async def _canary(
-        self, trial: Trial, model: ServedModel, questions: Sequence[Question]
-    ) -> list[Recommendations] | None:
+    async def _canary(self, trial: Trial, model: ServedModel, questions: Sequence[Any]) -> list[Any] | None:
         """A candidate's answers; None when it fails, since its failure must be no user's."""
         try:
             answers = await _answered(model, questions)
@@ -171,7 +168,7 @@ class LiveModel:
         return answers
 
 
-async def _answered(model: ServedModel, questions: Sequence[Question]) -> list[Recommendations]:
+async def _answered(model: ServedModel, questions: Sequence[Any]) -> list[Any]:
     return [await model.answer(questions[0])] if len(questions) == 1 else await model.answer_all(questions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 import onnx
 
-from components.data.dataset import PreparedDataset
 from components.errors import IntegrityError
 from components.evaluation.onnx_session import new_session
 from components.evaluation.selection import LINEAGE_BYTES
 from components.provenance.model_card import model_card
-from components.serving.package_folder import CARD, FORMAT, GOLDEN, MODEL, RECORD, SIGNATURE, VOCABULARY
+from components.serving.package_folder import CARD, FORMAT, GOLDEN, MODEL, RECORD, SIGNATURE
 from components.serving.predictor import Predictor
 from components.storage.atomic import write_json
 from components.storage.digests import file_digest
+from components.tasks.contract import Task
 
 GOLDEN_REQUESTS = 16
-GOLDEN_K = 10
 # Integer kernels differ between processors, in what they saturate and how they round; float ones in the last digits.
 _TOLERANCE_OF_INTEGERS = 0.02
 _TOLERANCE_OF_FLOATS = 1e-4
@@ -33,7 +32,6 @@ class PackageContent:
 
     Attributes:
         name: Of the scenario.
-        task: Name of the task.
         model: The chosen ONNX file.
         choice: ``choice.json``.
         metrics: ``metrics.json`` of the report.
@@ -41,11 +39,9 @@ class PackageContent:
         lineage: Digests, the commit and the version, all text; they go into the model's metadata too.
         dirty: Was code or a parameter changed since that commit? None: unknown.
         params: The scenario in params.yaml.
-        histories: Training histories as item indices; the golden requests.
     """
 
     name: str
-    task: str
     model: Path
     choice: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -53,10 +49,9 @@ class PackageContent:
     lineage: Mapping[str, str]
     dirty: bool | None
     params: Mapping[str, Any]
-    histories: Sequence[Sequence[int]]
 
 
-def write_package(folder: Path, content: PackageContent, dataset: PreparedDataset) -> None:
+def write_package(folder: Path, content: PackageContent, task: Task) -> None:
     """Write a package into ``folder``, which must exist, and answer its golden requests once.
 
     Raises:
@@ -67,14 +62,16 @@ def write_package(folder: Path, content: PackageContent, dataset: PreparedDatase
             f"{content.model} is not the file that the report chose", "Run `quantize` and later stages again."
         )
     (folder / MODEL).write_bytes(_with_lineage(content))
-    dataset.catalogue.select("item", "id", "title", "train_events").write_parquet(folder / VOCABULARY)
-    write_json(folder / SIGNATURE, _signature(folder / MODEL, content, dataset.items))
+    described = task.write_package_files(folder)
+    write_json(
+        folder / SIGNATURE, {**_signature(folder / MODEL, task.name), **described, "max_length": task.max_length}
+    )
     write_json(folder / GOLDEN, {"tolerance": 0.0, "requests": []})
-    record = _record(folder, content, dataset)
+    record = _record(folder, content, task)
     (folder / CARD).write_text(model_card(record, content.source), encoding="utf-8")
     _seal(folder, record)
     # The answers are the package's own: loaded, verified and asked as a user would.
-    write_json(folder / GOLDEN, _golden(Predictor(folder), content, dataset.catalogue["id"].to_list()))
+    write_json(folder / GOLDEN, _golden(Predictor(folder), content, task))
     _seal(folder, record)
     Predictor(folder).replay_golden()
 
@@ -90,63 +87,52 @@ def _with_lineage(content: PackageContent) -> bytes:
     return written
 
 
-def _signature(model: Path, content: PackageContent, items: int) -> dict[str, Any]:
+def _signature(model: Path, task: str) -> dict[str, Any]:
     session = new_session(model)
 
     def described(values: Any) -> list[dict[str, Any]]:
         return [{"name": value.name, "type": value.type, "shape": list(value.shape)} for value in values]
 
     return {
-        "task": content.task,
+        "task": task,
         "inputs": described(session.get_inputs()),
         "outputs": described(session.get_outputs()),
-        "meaning": {
-            "items": "item indices of vocabulary.parquet, oldest first, padded on the right with any index",
-            "length": "events of each history that count",
-            "scores": "one score an item, greater is better; items of the history are scored like any other",
-        },
-        "max_length": content.choice["max_length"],
-        "items": items,
-        "k": {"least": 1, "most": items},
     }
 
 
-def _golden(predictor: Predictor, content: PackageContent, ids: list[str]) -> dict[str, Any]:
-    requests: list[dict[str, Any]] = []
-    for history in content.histories:
-        named = [ids[item] for item in history]
-        answer = predictor.recommend(named, GOLDEN_K)
-        requests.append(
-            {
-                "history": named,
-                "k": GOLDEN_K,
-                "exclude_seen": True,
-                "items": [item.id for item in answer.items],
-                "scores": [item.score for item in answer.items],
-            }
-        )
+def _golden(predictor: Predictor, content: PackageContent, task: Task) -> dict[str, Any]:
+    requests = [
+        {**request, **predictor.answering.expected(predictor.ask(request))}
+        for request in task.golden_requests(GOLDEN_REQUESTS)
+    ]
     scores = np.array([score for request in requests for score in request["scores"]] or [0.0])
     integers = int(content.choice["variant"].get("activation_bits", 32)) < 32
     share = _TOLERANCE_OF_INTEGERS if integers else _TOLERANCE_OF_FLOATS
     return {"tolerance": share * float(max(np.abs(scores).max(), 1e-3)), "requests": requests}
 
 
-def _record(folder: Path, content: PackageContent, dataset: PreparedDataset) -> dict[str, Any]:
+def _record(folder: Path, content: PackageContent, task: Task) -> dict[str, Any]:
     teacher = content.metrics["contenders"]["teacher"]
     return {
         "format": FORMAT,
         "name": content.name,
-        "task": content.task,
+        "task": task.name,
         "recstill": content.lineage["version"],
-        "items": dataset.items,
+        "items": task.outcomes,
         "model_bytes": (folder / MODEL).stat().st_size,
         "choice": {key: content.choice[key] for key in ("chosen", "reason", "made_from", "variant")},
         "lineage": dict(content.lineage),
         "dirty": content.dirty,
         "params": content.params,
         "metrics": content.choice["figures"],
-        "teacher": {key: teacher[key] for key in ("ndcg10", "recall10", "mrr", "bytes", "p50_ms", "parameters")},
+        "teacher": {
+            key: teacher[key]
+            for key in (*(measure.key for measure in task.measures), "bytes", "p50_ms", "parameters")
+            if key in teacher
+        },
         "test": {"targets": content.metrics["test_targets"], "users": content.metrics["test_users"]},
+        "measures": [measure._asdict() for measure in task.measures],
+        "wording": task.wording()._asdict(),
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from components.serving.batching import INLINE_SECONDS, MOST_TOGETHER, Plan, QuestionQueue, measured_plan
 from components.serving.package_folder import GOLDEN, RECORD, PackageFolder
-from components.serving.predictor import Predictor, Question, Recommendations
+from components.serving.predictor import Predictor
 
 _KEPT_TIMES = 2000
 _SECONDS_AN_ITEM = 1e-6  # To build one recommended item.
@@ -73,7 +73,7 @@ class ServedModel:
     ) -> None:
         self.predictor = Predictor(folder)
         golden = self.predictor.replay_golden()
-        questions = _golden_questions(PackageFolder(folder))
+        questions = _golden_questions(self.predictor, PackageFolder(folder))
         self.plan: Plan = measured_plan(self.predictor, questions)
         self.latencies = Latencies()
         record = self.predictor.record
@@ -83,7 +83,7 @@ class ServedModel:
         self.label = self.name if version is None else f"{self.name}@v{version}"
         self._threads = threads
         self._queue = QuestionQueue(
-            self.predictor.recommend_all, threads, workers, MOST_TOGETHER if self.plan.together else 1
+            self.predictor.answer_all, threads, workers, MOST_TOGETHER if self.plan.together else 1
         )
         self.facts: dict[str, Any] = {
             "name": self.name,
@@ -101,7 +101,7 @@ class ServedModel:
             **(identity or {}),
         }
 
-    async def answer(self, question: Question) -> Recommendations:
+    async def answer(self, question: Any) -> Any:
         """The answer to one question.
 
         Raises:
@@ -109,13 +109,13 @@ class ServedModel:
         """
         started = time.perf_counter()
         if self.plan.inline:
-            answer = self.predictor.recommend_all([question])[0]
+            answer = self.predictor.answer_all([question])[0]
         else:
             answer = await self._queue.ask(question)
         self.latencies.add(time.perf_counter() - started)
         return answer
 
-    async def answer_all(self, questions: Sequence[Question]) -> list[Recommendations]:
+    async def answer_all(self, questions: Sequence[Any]) -> list[Any]:
         """The answers to a batch.
 
         Raises:
@@ -123,7 +123,10 @@ class ServedModel:
         """
         started = time.perf_counter()
         row = self.plan.together_ms if self.plan.together else self.plan.alone_ms
-        expected = len(questions) * row / 1e3 + sum(question.k for question in questions) * _SECONDS_AN_ITEM
+        expected = (
+            len(questions) * row / 1e3
+            + sum(self.predictor.answering.size(question) for question in questions) * _SECONDS_AN_ITEM
+        )
         if expected <= INLINE_SECONDS:
             answers = self.answer_now(questions)
         else:
@@ -131,13 +134,15 @@ class ServedModel:
         self.latencies.add(time.perf_counter() - started)
         return answers
 
-    def answer_now(self, questions: Sequence[Question]) -> list[Recommendations]:
+    def answer_now(self, questions: Sequence[Any]) -> list[Any]:
         """The answers to questions, in this thread."""
         most = MOST_TOGETHER if self.plan.together else 1
         parts = (questions[start : start + most] for start in range(0, len(questions), most))
-        return [answer for part in parts for answer in self.predictor.recommend_all(part)]
+        return [answer for part in parts for answer in self.predictor.answer_all(part)]
 
 
-def _golden_questions(package: PackageFolder) -> list[Question]:
-    requests = json.loads(package.read(GOLDEN))["requests"]
-    return [Question(request["history"], int(request["k"]), (), request["exclude_seen"]) for request in requests]
+def _golden_questions(predictor: Predictor, package: PackageFolder) -> list[Any]:
+    """The golden requests that need the model, as questions."""
+    answering = predictor.answering
+    questions = [answering.question(request) for request in json.loads(package.read(GOLDEN))["requests"]]
+    return [question for question in questions if answering.needs_model(answering.parse(question))]

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from components.serving.metrics import Metrics
-from components.serving.predictor import Question, Recommendations
 from components.serving.served_model import ServedModel
 
 State = Literal["loading", "loaded", "refused", "expired"]
@@ -107,7 +106,7 @@ class ShadowRunner:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._free = threading.Semaphore(_MOST_WAITING)
 
-    def ask(self, trial: Trial, model: ServedModel, questions: Sequence[Question], live: list[Recommendations]) -> None:
+    def ask(self, trial: Trial, model: ServedModel, questions: Sequence[Any], live: list[Any]) -> None:
         """Have the candidate answer too, soon, if there is room."""
         if self._free.acquire(blocking=False):
             self._thread.submit(self._run, trial, model, questions, live)
@@ -116,14 +115,12 @@ class ShadowRunner:
         """End the thread; what waits is left out."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _run(
-        self, trial: Trial, model: ServedModel, questions: Sequence[Question], live: list[Recommendations]
-    ) -> None:
+    def _run(self, trial: Trial, model: ServedModel, questions: Sequence[Any], live: list[Any]) -> None:
         try:
             started = time.perf_counter()
             answers = model.answer_now(questions)
             model.latencies.add(time.perf_counter() - started)
-            trial.answered(_overlap(live, answers))
+            trial.answered(_overlap(model, live, answers))
             self._metrics.requests.labels("shadow", model.label, "shadow").inc()
         # Whatever is wrong with a candidate is its failure, and nobody else's.
         except Exception:
@@ -133,10 +130,7 @@ class ShadowRunner:
             self._free.release()
 
 
-def _overlap(live: Sequence[Recommendations], shadow: Sequence[Recommendations]) -> float:
-    """Mean share of the live version's items that the candidate recommends too."""
-    shares = []
-    for one, other in zip(live, shadow, strict=True):
-        wanted = {item.id for item in one.items}
-        shares.append(len(wanted & {item.id for item in other.items}) / len(wanted) if wanted else 1.0)
-    return sum(shares) / len(shares)
+def _overlap(model: ServedModel, live: Sequence[Any], shadow: Sequence[Any]) -> float:
+    """Mean share of the live version's answers that the candidate gives too."""
+    overlap = model.predictor.answering.overlap
+    return sum(overlap(one, other) for one, other in zip(live, shadow, strict=True)) / len(live)

@@ -39,6 +39,6 @@ class GateSettings(Settings):
     """What the shipped model must be worth."""
 
     min_retention: float = Field(default=0.95, gt=0)
-    """NDCG@10 as a share of the whole teacher's."""
+    """The task's primary measure (NDCG@10, accuracy, AUC) as a share of the whole teacher's."""
     min_gain_over_baseline: float | None = None
-    """NDCG@10 above that of the same student trained without a teacher, at least this much. None: not required."""
+    """The primary measure above that of the same student without a teacher, at least this much. None: not required."""

@@ -34,3 +34,7 @@ class CausalTransformerSettings(Settings):
         if self.dim % self.heads:
             raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
         return self
+
+
+NetworkSettings = CausalTransformerSettings
+"""Any of them."""

@@ -22,6 +22,8 @@ class PruningSettings(Settings):
     """Share of each block's attention heads that is removed."""
     width_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the model width that is removed: from the item table, the norms and every linear layer."""
+    channels_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each convolution's channels that is removed."""
     calibration_batches: int = Field(default=20, ge=1)
     """Training batches from which ``taylor`` estimates the loss's sensitivity."""
     sparsity_epochs: int = Field(default=2, ge=1)

@@ -26,7 +26,7 @@ class ChallengerGateSettings(Settings):
     """What a challenger has to be worth beside the champion, and its data beside any."""
 
     margin: float = Field(default=0.02, ge=0, lt=1)
-    """Non-inferiority margin as a share of the champion's NDCG@10: the lower end of the 95 % interval of the
+    """Non-inferiority margin as a share of the champion's primary measure: the lower end of the 95 % interval of the
     difference (paired bootstrap over users) must lie above minus this."""
     min_targets: int = Field(default=100, ge=1)
     """Held-out events that neither was trained on; with fewer nothing is decided, and the gate is not passed."""

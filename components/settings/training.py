@@ -26,12 +26,12 @@ _OURS = {
 
 
 class OptimizationSettings(Settings):
-    """AdamW with linear warm-up and a cosine decay, stopped early on the validation NDCG@10."""
+    """AdamW with linear warm-up and a cosine decay, stopped early on the primary measure of the validation points."""
 
     max_epochs: int = Field(default=30, ge=1)
     """Passes over all prediction points at most."""
     patience: int = Field(default=5, ge=1)
-    """Validations without a better NDCG@10 before training stops; the best weights are kept."""
+    """Validations without a better figure before training stops; the best weights are kept."""
     batch_size: int = Field(default=64, ge=1)
     """Windows of full length a step; of shorter ones as many more as have no more positions together."""
     learning_rate: float = Field(default=1e-3, gt=0)

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.data.dataset import RECORD_FILE, SPLITS, read_dataset
+from components.data.dataset import RECORD_FILE, SPLITS
 from components.errors import DataError, IntegrityError, RecstillError
 from components.networks.contract import PredictionNetwork
 from components.networks.ensemble import TEACHER_FILE, member_folders, read_teacher, teacher_digest
 from components.storage.checkpoints import ARCHITECTURE_FILE, WEIGHTS_FILE
 from components.storage.contract import ObjectStore
 from components.storage.digests import file_digest
-from components.tasks.building import task_of
-from components.tasks.next_item import NextItem
+from components.tasks.building import open_task
+from components.tasks.contract import Task
 
 
 class Inputs(NamedTuple):
@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
     """
 
     teacher: PredictionNetwork
-    task: NextItem
+    task: Task
     teacher_digest: str
     dataset_digest: str
 
@@ -59,13 +59,13 @@ def read_inputs(dataset_folder: Path, teacher_folder: Path, task: str) -> Inputs
         IntegrityError: A file is damaged.
         SettingsError: There is no such task.
     """
-    dataset = read_dataset(dataset_folder)
     # Before the weights are read: were they replaced meanwhile, labels would bear another teacher's name only then.
     digest = teacher_digest(teacher_folder)
     teacher = read_teacher(teacher_folder)
     if teacher_digest(teacher_folder) != digest:
         raise IntegrityError(f"{teacher_folder} changed while it was read", "Run again.")
-    return Inputs(teacher, task_of(task, dataset, teacher.max_length), digest, dataset.digest)
+    found = open_task(task, dataset_folder, teacher.max_length)
+    return Inputs(teacher, found, digest, found.dataset.digest)
 
 
 def find_inputs(folders: Sequence[Path], task: str, teacher: str, dataset: str) -> Inputs | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from components.data.dataset import read_dataset
 from components.networks.building import write_network
 from components.settings.distillation import DistillationSettings
 from components.settings.student import StudentSettings
@@ -13,7 +12,7 @@ from components.soft_labels.reader import open_labels
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
-from components.tasks.building import task_of
+from components.tasks.building import open_task
 from components.training.fitting import fit, initial_network
 
 
@@ -24,11 +23,10 @@ def work(workspace: Workspace) -> None:
     distillation = workspace.settings("distillation", DistillationSettings)
     trainer = workspace.settings("trainer", TrainerSettings)
     seed = workspace.value("seed")
-    dataset = read_dataset(workspace.artifacts / "dataset")
-    labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", dataset.digest)
+    task = open_task(workspace.value("task"), workspace.artifacts / "dataset", settings.network.max_length)
+    labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", task.dataset.digest)
     labels.prefetch()
-    task = task_of(workspace.value("task"), dataset, settings.network.max_length)
-    network = initial_network(settings.network, task.outcomes, seed)
+    network = initial_network(settings.network, task.outcomes, seed, task.sizes)
     with training_scratch(workspace, "distill") as scratch:
         result = fit(
             network,
@@ -46,8 +44,10 @@ def work(workspace: Workspace) -> None:
             return
         with new_folder(workspace.artifacts / "student") as folder:
             write_network(folder, network)
-    write_training(workspace, "distill", [network], [result], started, labels=labels.manifest.cache_id)
-    print(f"student: best validation NDCG@10 {result.best:.4f} in {result.epochs} epochs")
+    write_training(
+        workspace, "distill", [network], [result], started, measure=task.primary, labels=labels.manifest.cache_id
+    )
+    print(f"student: best validation {task.primary.title} {result.best:.4f} in {result.epochs} epochs")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ import onnxruntime
 import torch
 from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
-from components.data.dataset import read_dataset
 from components.evaluation.contenders import contenders_of, reference_of
-from components.evaluation.measuring import figures_of, fp32_bytes, rank_all, time_all
+from components.evaluation.measuring import figures_of, fp32_bytes, judge_all, time_all
 from components.evaluation.report import Findings, write_report
-from components.evaluation.report_data import curve_table, popularity_table
+from components.evaluation.report_data import curve_table, strata_table
 from components.evaluation.selection import refusal, smallest, verdict
 from components.networks.ensemble import member_folders
 from components.provenance.lineage import network_lineage
@@ -27,35 +26,46 @@ from components.settings.threads import threads_per_network
 from components.stages.workspace import Workspace, cost_since, run_stage
 from components.storage.atomic import new_folder, read_json
 from components.storage.checkpoints import ARCHITECTURE_FILE
+from components.tasks.building import open_task
 
 STAGES = ("train_teacher", "train_baseline", "soft_labels", "distill", "prune", "quantize")
-IN_POPULARITY_PLOT = ("teacher", "baseline", "student", "pruned")
+IN_STRATA_PLOT = ("teacher", "baseline", "student", "pruned")
 
 
 def work(workspace: Workspace) -> None:
     """Read every network and variant, measure them, and write ``report/``."""
     torch.set_num_threads(threads_per_network())
     started = time.monotonic()
-    task = workspace.value("task")
+    name = workspace.value("task")
     settings = workspace.settings("evaluation", EvaluationSettings)
     budget, gate = workspace.settings("budget", BudgetSettings), workspace.settings("gate", GateSettings)
     artifacts = workspace.artifacts
-    dataset = read_dataset(artifacts / "dataset")
-    contenders = contenders_of(artifacts)
+    task = open_task(name, artifacts / "dataset")
+    baselines = task.baselines(settings)
+    contenders = contenders_of(artifacts, {name: baseline.title for name, baseline in baselines.items()})
     costs = {stage: read_json(artifacts / "metrics" / f"{stage}.json")["cost"] for stage in STAGES}
     members = len(member_folders(artifacts / "teacher"))
 
-    print(f"evaluate: {len(contenders)} contenders on {len(dataset.rows('test')):,} test events")
+    print(f"evaluate: {len(contenders)} contenders on {task.held_out('test'):,} test points")
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:3], TimeRemainingColumn()) as progress:
-        rankings = rank_all(contenders, dataset, task, settings.knn_neighbours, progress)
-        timings = time_all(contenders, dataset, task, settings, progress)
-    figures = figures_of(contenders, rankings, timings, costs=costs, settings=settings, members=members)
+        judged = judge_all(contenders, task, baselines, progress)
+        timings = time_all(contenders, task, settings, progress)
+    primary = task.primary.key
+    figures = figures_of(contenders, judged, timings, costs=costs, settings=settings, members=members, primary=primary)
 
-    weigh = partial(verdict, others=figures, fp32_bytes=fp32_bytes(reference_of(contenders)), budget=budget, gate=gate)
+    weigh = partial(
+        verdict,
+        others=figures,
+        fp32_bytes=fp32_bytes(reference_of(contenders)),
+        primary=primary,
+        budget=budget,
+        gate=gate,
+    )
     verdicts = [weigh(found.name, figures[found.name]) for found in contenders if found.shippable]
     chosen = smallest(verdicts)
-    shown = [*IN_POPULARITY_PLOT, *([] if chosen is None else [chosen.name]), "item_knn"]
-    teacher = rankings["teacher"]
+    shown = [*IN_STRATA_PLOT, *([] if chosen is None else [chosen.name]), *list(baselines)[-1:]]
+    teacher = judged["teacher"]
+    strata = task.strata(teacher)
     findings = Findings(
         scenario=workspace.scenario,
         contenders=contenders,
@@ -64,11 +74,14 @@ def work(workspace: Workspace) -> None:
         chosen=chosen,
         targets=len(teacher.users),
         users=len(set(teacher.users.tolist())),
+        measures=task.measures,
+        wording=task.wording(),
+        strata=strata,
         curves=curve_table(artifacts / "curves"),
-        popularity=popularity_table({name: rankings[name] for name in shown}, dataset.train_counts),
+        by_stratum=strata_table({name: judged[name] for name in shown}, strata),
         costs={**costs, "evaluate": cost_since(started)},
-        lineage=network_lineage(artifacts, dataset.record),
-        data=dataset.record,
+        lineage=network_lineage(artifacts, task.dataset.record),
+        data=task.dataset.record,
         architectures=_architectures(artifacts),
         evaluation=settings,
         budget=budget,

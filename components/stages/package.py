@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from components.data.dataset import read_dataset
 from components.provenance.lineage import commit_of
 from components.serving.package_folder import MODEL
-from components.serving.packaging import GOLDEN_REQUESTS, PackageContent, write_package
+from components.serving.packaging import PackageContent, write_package
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder, read_json
 from components.storage.digests import record_digest
-from components.tasks.building import task_of
+from components.tasks.building import open_task
 
 
 def work(workspace: Workspace) -> None:
     """Read the report's choice, and write ``package/``."""
-    task = workspace.value("task")
+    name = workspace.value("task")
     params = workspace.values()
     artifacts = workspace.artifacts
-    dataset = read_dataset(artifacts / "dataset")
     choice = read_json(artifacts / "report" / "choice.json")
+    task = open_task(name, artifacts / "dataset", choice["max_length"])
     commit = commit_of(workspace.root)
     networks = read_json(artifacts / "report" / "lineage.json")
     lineage = {
@@ -31,10 +30,8 @@ def work(workspace: Workspace) -> None:
         "commit": commit.commit,
         "version": version("recstill"),
     }
-    feeds = task_of(task, dataset, choice["max_length"]).histories(GOLDEN_REQUESTS, seed=0)
     content = PackageContent(
         name=workspace.scenario,
-        task=task,
         model=artifacts / "quantized" / choice["file"],
         choice=choice,
         metrics=read_json(artifacts / "report" / "metrics.json"),
@@ -42,14 +39,9 @@ def work(workspace: Workspace) -> None:
         lineage=lineage,
         dirty=commit.dirty,
         params=params,
-        histories=[
-            items[:length].tolist()
-            for feed in feeds
-            for items, length in zip(feed["items"], feed["length"], strict=True)
-        ],
     )
     with new_folder(artifacts / "package") as folder:
-        write_package(folder, content, dataset)
+        write_package(folder, content, task)
     size = (artifacts / "package" / MODEL).stat().st_size
     print(f"package: {choice['chosen']}, {size:,} bytes, in {artifacts / 'package'}")
 

@@ -1,20 +1,17 @@
-"""From checked events to the prepared data set: k-core, vocabulary, order, split, prediction points, digest."""
+"""From checked rows to the prepared data set: what the task makes of them, with points, splits and a digest."""
 
 from __future__ import annotations
 
-from components.data.events import read_ingested
-from components.data.preparing import prepare, summary, write_dataset
 from components.settings.prepare import PrepareSettings
 from components.stages.workspace import Workspace, run_stage
+from components.tasks.building import task_class
 
 
 def work(workspace: Workspace) -> None:
     """Write ``dataset/``."""
     settings = workspace.settings("prepare", PrepareSettings)
-    events, items, source_digest = read_ingested(workspace.artifacts)
-    prepared = prepare(events, items, settings, source_digest)
-    write_dataset(workspace.artifacts / "dataset", prepared)
-    for line in summary(prepared.record):
+    task = task_class(workspace.value("task"))
+    for line in task.prepare(workspace.artifacts, workspace.artifacts / "dataset", settings):
         print(line)
 
 

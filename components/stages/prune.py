@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from components.compression.importance import group_lasso
-from components.compression.pruning import PrunedNetwork, groups_to_cut, pruned, validation_ndcg10
-from components.data.dataset import read_dataset
+from components.compression.pruning import PrunedNetwork, groups_to_cut, pruned, validation_quality
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
@@ -22,7 +21,8 @@ from components.soft_labels.reader import open_labels
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
-from components.tasks.building import task_of
+from components.tasks.building import open_task
+from components.tasks.contract import Measure
 from components.training.distilling import DistillationTraining
 from components.training.fitting import FitResult, fit
 
@@ -35,16 +35,17 @@ def work(workspace: Workspace) -> None:
     distillation = workspace.settings("distillation", DistillationSettings)
     trainer = workspace.settings("trainer", TrainerSettings)
     seed = workspace.value("seed")
-    dataset = read_dataset(workspace.artifacts / "dataset")
-    labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", dataset.digest)
-    labels.prefetch()
     student = read_network(workspace.artifacts / "student")
-    task = task_of(workspace.value("task"), dataset, int(student.record()["max_length"]))
+    task = open_task(workspace.value("task"), workspace.artifacts / "dataset", student.max_length)
+    measure = task.primary
+    labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", task.dataset.digest)
+    labels.prefetch()
     groups = groups_to_cut(student, settings)
-    before = validation_ndcg10(student, task)
+    before = validation_quality(student, task)
     if not groups:
         print("all ratios are 0: nothing is cut, and pruned/ is a copy of student/")
-        _write(workspace, started, student, FitResult("pruned", (), before), {"validation_ndcg10_before": before})
+        copied, unchanged = FitResult("pruned", (), before), {f"validation_{measure.key}_before": before}
+        _write(workspace, started, student, copied, measure=measure, **unchanged)
         return
 
     def tuned(network: PredictionNetwork, scratch: Path, name: str, **further: Any) -> FitResult:
@@ -81,12 +82,12 @@ def work(workspace: Workspace) -> None:
             seed,
             labels=labels,
             distillation=distillation,
-            counts=task.outcome_counts,
+            task=task,
             where=f"scenarios.{workspace.scenario}",
         ).eval()
         result = pruned(original, groups, settings, task=task, loss=judge.served_loss_sum, seed=seed)
-        after = validation_ndcg10(result.network, task)
-        for line in _summary(student, result, before, after):
+        after = validation_quality(result.network, task)
+        for line in _summary(student, result, measure, before, after):
             print(line, flush=True)
         tuning = tuned(result.network, scratch, "pruned")
         if not tuning.leads:
@@ -96,25 +97,33 @@ def work(workspace: Workspace) -> None:
             "kept": result.shares(),
             "mask_difference": result.mask_difference,
             "parameters_before": _parameters(student),
-            "validation_ndcg10_before": before,
-            "validation_ndcg10_after_cut": after,
+            f"validation_{measure.key}_before": before,
+            f"validation_{measure.key}_after_cut": after,
         }
-        _write(workspace, started, result.network, tuning, further)
-    print(f"pruned: best validation NDCG@10 {tuning.best:.4f} in {tuning.epochs} epochs (student {before:.4f})")
+        _write(workspace, started, result.network, tuning, measure=measure, **further)
+    print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {tuning.epochs} epochs (student {before:.4f})")
 
 
 def _write(
-    workspace: Workspace, started: float, network: PredictionNetwork, result: FitResult, further: dict[str, Any]
+    workspace: Workspace,
+    started: float,
+    network: PredictionNetwork,
+    result: FitResult,
+    *,
+    measure: Measure,
+    **further: Any,
 ) -> None:
     with new_folder(workspace.artifacts / "pruned") as folder:
         write_network(folder, network)
-    write_training(workspace, "prune", [network], [result], started, **further)
+    write_training(workspace, "prune", [network], [result], started, measure=measure, **further)
 
 
-def _summary(student: PredictionNetwork, result: PrunedNetwork, before: float, after: float) -> list[str]:
+def _summary(
+    student: PredictionNetwork, result: PrunedNetwork, measure: Measure, before: float, after: float
+) -> list[str]:
     shares = ", ".join(f"{name} {share}" for name, share in result.shares().items())
     sizes = f"{_parameters(student):,} to {_parameters(result.network):,} parameters"
-    return [f"kept {shares}", f"{sizes}; validation NDCG@10 {before:.4f} to {after:.4f} before fine-tuning"]
+    return [f"kept {shares}", f"{sizes}; validation {measure.title} {before:.4f} to {after:.4f} before fine-tuning"]
 
 
 def _parameters(network: PredictionNetwork) -> int:

@@ -7,14 +7,13 @@ import time
 import torch
 
 from components.compression.variants import write_variants
-from components.data.dataset import read_dataset
 from components.networks.building import read_network
 from components.settings.quantization import QuantizationSettings, VariantName
 from components.settings.threads import threads_per_network
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder, write_json
 from components.storage.checkpoints import checkpoint_digest
-from components.tasks.building import task_of
+from components.tasks.building import open_task
 
 _COMPARED: dict[str, tuple[str, tuple[VariantName, ...]]] = {
     "student": ("student", ("fp32", "int8_table8")),
@@ -27,29 +26,33 @@ def work(workspace: Workspace) -> None:
     torch.set_num_threads(threads_per_network())
     started = time.monotonic()
     settings = workspace.settings("quantization", QuantizationSettings)
-    dataset = read_dataset(workspace.artifacts / "dataset")
+    whole = open_task(workspace.value("task"), workspace.artifacts / "dataset")
     entries, overlaps, sizes = [], {}, {}
     with new_folder(workspace.artifacts / "quantized") as folder:
         for made_from, (place, forms) in {"pruned": ("pruned", settings.variants), **_COMPARED}.items():
             checkpoint = workspace.artifacts / place
             network = read_network(checkpoint)
-            task = task_of(workspace.value("task"), dataset, int(network.record()["max_length"]))
-            calibration = task.histories(settings.calibration_histories, seed=0)
+            task = whole.reading(network.max_length)
+            calibration = task.calibration(settings.calibration_histories, seed=0)
             for variant, overlap in write_variants(
                 folder,
                 network,
                 forms,
                 settings,
                 calibration,
+                task=task,
                 made_from=made_from,
                 from_digest=checkpoint_digest(checkpoint),
             ):
-                print(f"{variant.name:32} {variant.bytes:>12,} bytes   top-10 as in torch {overlap:7.2%}", flush=True)
+                print(
+                    f"{variant.name:32} {variant.bytes:>12,} bytes   top-{task.best_of} as in torch {overlap:7.2%}",
+                    flush=True,
+                )
                 entries.append(variant)
                 overlaps[variant.name], sizes[variant.name] = overlap, variant.bytes
         entries.sort(key=lambda variant: variant.name)
         write_json(folder / "variants.json", {"variants": [variant.record() for variant in entries]})
-    workspace.write_metrics("quantize", {"bytes": sizes, "top10_overlap": overlaps}, started)
+    workspace.write_metrics("quantize", {"bytes": sizes, f"top{whole.best_of}_overlap": overlaps}, started)
 
 
 if __name__ == "__main__":

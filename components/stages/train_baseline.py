@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from components.data.dataset import read_dataset
 from components.networks.building import write_network
 from components.settings.student import StudentSettings
 from components.settings.training import TrainerSettings
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
-from components.tasks.building import task_of
+from components.tasks.building import open_task
 from components.training.fitting import fit, initial_network
 
 
@@ -21,9 +20,8 @@ def work(workspace: Workspace) -> None:
     settings = workspace.settings("student", StudentSettings)
     trainer = workspace.settings("trainer", TrainerSettings)
     seed = workspace.value("seed")
-    dataset = read_dataset(workspace.artifacts / "dataset")
-    task = task_of(workspace.value("task"), dataset, settings.network.max_length)
-    network = initial_network(settings.network, task.outcomes, seed)
+    task = open_task(workspace.value("task"), workspace.artifacts / "dataset", settings.network.max_length)
+    network = initial_network(settings.network, task.outcomes, seed, task.sizes)
     with training_scratch(workspace, "train_baseline") as scratch:
         result = fit(
             network,
@@ -39,8 +37,8 @@ def work(workspace: Workspace) -> None:
             return
         with new_folder(workspace.artifacts / "baseline") as folder:
             write_network(folder, network)
-    write_training(workspace, "train_baseline", [network], [result], started)
-    print(f"baseline: best validation NDCG@10 {result.best:.4f} in {result.epochs} epochs")
+    write_training(workspace, "train_baseline", [network], [result], started, measure=task.primary)
+    print(f"baseline: best validation {task.primary.title} {result.best:.4f} in {result.epochs} epochs")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from components.settings.training import TrainerSettings
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder, write_json
+from components.tasks.building import task_class
 from components.training.members import TeacherTraining, train_members
 from components.training.warm_start import earlier_teacher
 
@@ -41,9 +42,10 @@ def work(workspace: Workspace) -> None:
             write_json(folder / TEACHER_FILE, {"members": len(members)})
             write_json(folder / TEACHER_FILE, {"members": len(members), "digest": teacher_digest(folder)})
     networks, results = zip(*members, strict=True)
-    write_training(workspace, "train_teacher", networks, results, started, members=len(members))
+    primary = task_class(workspace.value("task")).measures[0]
+    write_training(workspace, "train_teacher", networks, results, started, measure=primary, members=len(members))
     for result in results:
-        print(f"{result.name}: best validation NDCG@10 {result.best:.4f} in {result.epochs} epochs")
+        print(f"{result.name}: best validation {primary.title} {result.best:.4f} in {result.epochs} epochs")
 
 
 def _earlier(settings: TeacherSettings, scratch: Path) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.networks.contract import PredictionNetwork
 from components.stages.workspace import Workspace
+from components.tasks.contract import Measure
 from components.training.fitting import FitResult, write_curves
 
 
@@ -27,6 +28,8 @@ def write_training(
     networks: Sequence[PredictionNetwork],
     results: Sequence[FitResult],
     started: float,
+    *,
+    measure: Measure,
     **further: Any,
 ) -> None:
     """Write ``curves/<stage>.csv`` and ``metrics/<stage>.json``.
@@ -37,11 +40,12 @@ def write_training(
         networks: What was trained.
         results: How it went, a network each.
         started: ``time.monotonic()`` at the start of the stage.
+        measure: What was validated.
         further: More figures for the metrics.
     """
     write_curves(workspace.artifacts / "curves" / f"{stage}.csv", results)
     quality = {
-        "validation_ndcg10": sum(result.best for result in results) / len(results),
+        f"validation_{measure.key}": sum(result.best for result in results) / len(results),
         "epochs": sum(result.epochs for result in results),
         "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         **further,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
 
+Feed = dict[str, np.ndarray]
+"""Inputs of a served ONNX graph by name; the first axis of each is the batch."""
+
 
 class Batch(NamedTuple):
     """One step's prediction points.
@@ -17,7 +21,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: What the network's ``encode`` takes, in order; the first dimension may be padded samples, since
             ``encode`` returns hidden states of the valid prediction points only, ``(N, dim)``.
-        targets: ``(N,)`` int64, the outcome that was observed at each point.
+        targets: ``(N,)`` int64, the outcome that was observed at each point; 0 or 1 where there is one outcome.
         points: ``(N,)`` int64, the stable ids of the points in the prepared data set.
         step_points: Points of the whole step over all devices, which a mean divides by; N on one device.
         labels: The teacher's distribution at each point, N rows at temperature 1, when it has been looked up already.
@@ -31,20 +35,34 @@ class Batch(NamedTuple):
 
 
 class EvaluationBatch(NamedTuple):
-    """B held-out events, each to be predicted from everything its user did before.
+    """B held-out points, each to be predicted from what a request would hold.
 
     Attributes:
-        inputs: What the network's ``encode`` takes; it leads to ``(B, dim)``, the newest position of each history.
-        feed: The same histories for a served ONNX graph: ``items`` ``(B, length)`` int64, padded on the right, and
-            ``length`` ``(B,)`` int64.
-        targets: ``(B,)`` int64, the held-out items.
-        users: ``(B,)`` int64.
-        seen: Two int64 tensors of the same size, row in the batch and item: every item of the whole history, not
-            only of the part that the network sees.
+        inputs: What the network's ``encode`` takes; it leads to ``(B, dim)``.
+        feed: The same for a served ONNX graph.
+        targets: ``(B,)`` int64, what was observed.
+        users: ``(B,)`` int64, what is drawn together in a bootstrap: the user, or the point itself.
+        seen: Two int64 tensors of the same size, row in the batch and outcome, that count as known to the user: of a
+            history all of it, not only the part that the network sees. None where there is no such thing.
+        padded: Inputs of ``feed`` that are padded along their second axis; ``feed["length"]`` ``(B,)`` says how much
+            of each row counts.
     """
 
     inputs: tuple[torch.Tensor, ...]
-    feed: dict[str, np.ndarray]
+    feed: Feed
     targets: torch.Tensor
     users: torch.Tensor
-    seen: tuple[torch.Tensor, torch.Tensor]
+    seen: tuple[torch.Tensor, torch.Tensor] | None = None
+    padded: tuple[str, ...] = ()
+
+    def requests(self) -> Iterator[Feed]:
+        """Each row as a feed of its own, without padding, as it is served."""
+        for row in range(len(self.targets)):
+            single = {name: values[row : row + 1] for name, values in self.feed.items()}
+            for name in self.padded:
+                single[name] = single[name][:, : int(single["length"][0])]
+            yield single
+
+
+Scorer = Callable[[EvaluationBatch], torch.Tensor]
+"""From a batch to scores ``(B, K)``, whatever computes them."""

@@ -1,23 +1,92 @@
-"""From the name in params.yaml to a task."""
+"""From the name in params.yaml to a task; the one list of all tasks."""
 
 from __future__ import annotations
 
-from components.data.dataset import PreparedDataset
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
 from components.errors import SettingsError
-from components.tasks.next_item import NextItem
+
+if TYPE_CHECKING:
+    from components.tasks.answering import Answering
+    from components.tasks.contract import Task
+
+T = TypeVar("T")
 
 
-def task_of(name: str, dataset: PreparedDataset, max_length: int) -> NextItem:
-    """The task ``name`` over a prepared data set.
+# A task is imported when it is asked for: a package is served without torch, a history is learned without the others.
+def _next_item() -> type[Task]:
+    from components.tasks.next_item import NextItem
+
+    return NextItem
+
+
+def _recommending() -> type[Answering]:
+    from components.tasks.recommending import Recommending
+
+    return Recommending
+
+
+_TASKS: dict[str, Callable[[], type[Task]]] = {"next_item": _next_item}
+_ANSWERING: dict[str, Callable[[], type[Answering]]] = {"next_item": _recommending}
+
+
+def task_names() -> list[str]:
+    """Every task."""
+    return list(_TASKS)
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    return _known(_TASKS, name)()
+
+
+def task_of(name: str, dataset: Any, max_length: int = 0) -> Any:
+    """The task ``name`` over a prepared data set, a :class:`components.tasks.contract.Task`.
 
     Args:
-        name: ``next_item``.
-        dataset: What ``prepare`` wrote.
-        max_length: Events of a history that the network sees.
+        name: As it stands in params.yaml.
+        dataset: What ``task_class(name).read`` gave.
+        max_length: Events of a history that the network sees; 0 where there are no histories.
 
     Raises:
         SettingsError: There is no such task.
     """
-    if name != "next_item":
-        raise SettingsError(f"unknown task {name!r}; known: next_item", "Correct `task` in params.yaml.")
-    return NextItem(dataset, max_length)
+    return task_class(name)(dataset, max_length)
+
+
+def open_task(name: str, folder: Path, max_length: int = 0) -> Task:
+    """The task ``name`` over the prepared data set in ``folder``.
+
+    Raises:
+        DataError: A file is missing.
+        IntegrityError: The data set is damaged.
+        SettingsError: There is no such task.
+    """
+    kind = task_class(name)
+    return kind(kind.read(folder), max_length)
+
+
+def answering_of(name: str) -> type[Answering]:
+    """How packages of the task ``name`` are asked.
+
+    Raises:
+        SettingsError: There is no such task.
+    """
+    return _known(_ANSWERING, name)()
+
+
+def ways_of_answering() -> list[type[Answering]]:
+    """All of them, each once, in a fixed order."""
+    return list(dict.fromkeys(found() for found in _ANSWERING.values()))
+
+
+def _known(among: dict[str, T], name: str) -> T:
+    if name not in among:
+        raise SettingsError(f"unknown task {name!r}; known: {', '.join(among)}", "Correct `task` in params.yaml.")
+    return among[name]

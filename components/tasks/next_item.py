@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from components.data.dataset import PreparedDataset, Split
-from components.tasks.batch import Batch, EvaluationBatch
+from components.data.dataset import PreparedDataset, Split, read_dataset
+from components.data.events import read_ingested
+from components.data.preparing import prepare, summary, write_dataset
+from components.errors import SettingsError
+from components.settings.base import Settings
+from components.settings.evaluation import EvaluationSettings
+from components.settings.prepare import PrepareSettings
+from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
+from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, popularity_strata, quality, ranking
+from components.tasks.item_baselines import item_knn_scorer, popularity_scorer
 from components.tasks.windows import Windows, disjoint_windows, fixed_windows
 
+_LEFT_OUT, _KEPT = "seen items left out", "seen items kept"
+_FIGURES = (("ndcg10", "NDCG@10"), ("recall10", "Recall@10"), ("mrr", "MRR"), ("coverage10", "coverage"))
 
-class NextItem:
+
+class NextItem(Task):
     """Batches over a prepared data set for networks that read at most ``max_length`` events.
 
     The inputs of a batch are ``items`` ``(batch, length)`` int64, padded on the right with item 0, and ``valid``
@@ -23,7 +37,33 @@ class NextItem:
         max_length: Events of a history that a network sees.
     """
 
-    def __init__(self, dataset: PreparedDataset, max_length: int) -> None:
+    name = "next_item"
+    loss = "softmax"
+    measures = tuple(
+        Measure(key + suffix, title, group, percent=key == "coverage10")
+        for suffix, group in (("", _LEFT_OUT), ("_seen_kept", _KEPT))
+        for key, title in _FIGURES
+    )
+    best_of = CUTOFF
+
+    dataset: PreparedDataset
+
+    @classmethod
+    def prepare(cls, ingested: Path, folder: Path, settings: Settings) -> list[str]:
+        """K-core, vocabulary, order, split, prediction points; see :class:`Task`."""
+        if not isinstance(settings, PrepareSettings):
+            raise SettingsError("`prepare` is not for events of users and items", "Set `prepare.split` alone.")
+        events, items, source_digest = read_ingested(ingested)
+        prepared = prepare(events, items, settings, source_digest)
+        write_dataset(folder, prepared)
+        return summary(prepared.record)
+
+    @classmethod
+    def read(cls, folder: Path) -> PreparedDataset:
+        """See :func:`components.data.dataset.read_dataset`."""
+        return read_dataset(folder)
+
+    def __init__(self, dataset: PreparedDataset, max_length: int = 0) -> None:
         self.dataset, self.max_length = dataset, max_length
         self._item = dataset.item.astype(np.int64)
         self._point = dataset.point.astype(np.int64)
@@ -32,6 +72,12 @@ class NextItem:
     def outcomes(self) -> int:
         """K, the size of the catalogue."""
         return self.dataset.items
+
+    @property
+    def outcome_ids(self) -> list[str]:
+        """The source's item ids."""
+        ids: list[str] = self.dataset.catalogue["id"].to_list()
+        return ids
 
     @property
     def points(self) -> int:
@@ -76,6 +122,10 @@ class NextItem:
         for start in range(0, len(wanted), batch_size):
             yield self._batch(windows.take(wanted[start : start + batch_size]), within=(first, stop))
 
+    def held_out(self, split: Split) -> int:
+        """Events of a split; those without a history before them are not judged."""
+        return len(self.dataset.rows(split))
+
     def evaluation_batches(self, split: Split, batch_size: int) -> Iterator[EvaluationBatch]:
         """The held-out events of a split in a fixed order: short histories first, then by user.
 
@@ -94,7 +144,7 @@ class NextItem:
             chosen = order[start : start + batch_size]
             yield self._evaluation_batch(rows[chosen], users[chosen], history[chosen])
 
-    def histories(self, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    def calibration(self, count: int, seed: int) -> list[Feed]:
         """Feeds ``items`` ``(B, length)`` and ``length`` ``(B,)`` from ``count`` training histories at most.
 
         They end at a random event, so that short and long ones occur; no validation or test event is among them.
@@ -106,6 +156,70 @@ class NextItem:
         return [
             self._feed(rows[start : start + 64], np.minimum(history[start : start + 64], self.max_length))
             for start in range(0, len(rows), 64)
+        ]
+
+    def inputs_of(self, feed: Feed) -> tuple[torch.Tensor, ...]:
+        """``items`` and the last valid position of each history, in the flattened ``(batch * length)``."""
+        items, length = feed["items"], feed["length"]
+        last = np.arange(len(items)) * items.shape[1] + np.maximum(length, 1) - 1
+        return torch.from_numpy(items), torch.from_numpy(last)
+
+    def validation_metric(self) -> HeldOutNDCG:
+        """NDCG@10, items of the history left out."""
+        return HeldOutNDCG(k=CUTOFF)
+
+    def judge(self, scorer: Scorer, batches: Iterator[EvaluationBatch]) -> Judgement:
+        """Rank the whole catalogue for each held-out event."""
+        found = ranking(scorer, batches, self.outcomes)
+        return Judgement(found.users, found.targets, found.ndcg, quality(found))
+
+    def baselines(self, settings: EvaluationSettings) -> dict[str, Baseline]:
+        """Popularity, and item-kNN."""
+        return {
+            "popularity": Baseline("Popularity", popularity_scorer(self.dataset)),
+            "item_knn": Baseline("Item-kNN", item_knn_scorer(self.dataset, settings.knn_neighbours)),
+        }
+
+    def strata(self, judgement: Judgement) -> Strata:
+        """By popularity of the target."""
+        return popularity_strata(judgement.targets, self.dataset.train_counts)
+
+    def wording(self) -> Wording:
+        """For people."""
+        return Wording(
+            title="Next-item recommendation",
+            tags=("recommender-system", "sequential-recommendation"),
+            summary="A recommender that predicts the next item of a user's history",
+            use="recstill predict PACKAGE --history ID,ID,ID",
+            tested=f"full ranking of {self.outcomes:,} items, items of the history left out",
+            users="users",
+            requests="test histories",
+            limits="It knows the items of its vocabulary only; a history of none of them gets the most popular items. "
+            "It repeats the leanings of its data, popularity first of all.",
+        )
+
+    def write_package_files(self, folder: Path) -> dict[str, Any]:
+        """The catalogue."""
+        self.dataset.catalogue.select("item", "id", "title", "train_events").write_parquet(
+            folder / "vocabulary.parquet"
+        )
+        return {
+            "meaning": {
+                "items": "item indices of vocabulary.parquet, oldest first, padded on the right with any index",
+                "length": "events of each history that count",
+                "scores": "one score an item, greater is better; items of the history are scored like any other",
+            },
+            "items": self.outcomes,
+            "k": {"least": 1, "most": self.outcomes},
+        }
+
+    def golden_requests(self, count: int) -> list[Mapping[str, Any]]:
+        """Histories that end at a random training event."""
+        ids = self.outcome_ids
+        return [
+            {"history": [ids[item] for item in items[:length].tolist()], "k": CUTOFF, "exclude_seen": True}
+            for feed in self.calibration(count, seed=0)
+            for items, length in zip(feed["items"], feed["length"], strict=True)
         ]
 
     def _batch(
@@ -130,22 +244,19 @@ class NextItem:
 
     def _evaluation_batch(self, rows: np.ndarray, users: np.ndarray, history: np.ndarray) -> EvaluationBatch:
         feed = self._feed(rows, np.minimum(history, self.max_length))
-        width = feed["items"].shape[1]
         seen_row = np.repeat(np.arange(len(rows)), history)
         place = np.arange(len(seen_row)) - np.repeat(np.cumsum(history) - history, history)
         seen_item = self._item[(rows - history)[seen_row] + place]
         return EvaluationBatch(
-            inputs=(
-                torch.from_numpy(feed["items"]),
-                torch.from_numpy(np.arange(len(rows)) * width + feed["length"] - 1),
-            ),
+            inputs=self.inputs_of(feed),
             feed=feed,
             targets=torch.from_numpy(self._item[rows]),
             users=torch.from_numpy(users),
             seen=(torch.from_numpy(seen_row), torch.from_numpy(seen_item)),
+            padded=("items",),
         )
 
-    def _feed(self, rows: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
+    def _feed(self, rows: np.ndarray, length: np.ndarray) -> Feed:
         """The ``length`` events before each row."""
         places = np.arange(int(length.max()))
         read = places < length[:, None]

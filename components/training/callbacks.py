@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
-from components.training.module import VALIDATION_NDCG, NetworkTraining
+from components.training.module import VALIDATION, NetworkTraining
 
 
 class Epoch(NamedTuple):
@@ -20,12 +20,12 @@ class Epoch(NamedTuple):
     Attributes:
         epoch: From 1.
         train_loss: Mean over the prediction points, in nats.
-        validation_ndcg10: NDCG@10 over the whole catalogue, seen items left out.
+        validation: The task's primary measure on the validation points.
     """
 
     epoch: int
     train_loss: float
-    validation_ndcg10: float
+    validation: float
 
 
 class BestWeights(Callback):
@@ -33,7 +33,7 @@ class BestWeights(Callback):
 
     Attributes:
         curve: A row an epoch.
-        best: The greatest validation NDCG@10.
+        best: The greatest validation of all epochs.
         weights: State of the network at that epoch, on the CPU.
     """
 
@@ -45,10 +45,10 @@ class BestWeights(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take in the epoch that was just validated."""
         assert isinstance(pl_module, NetworkTraining)
-        ndcg = float(trainer.callback_metrics[VALIDATION_NDCG])
-        self.curve.append(Epoch(trainer.current_epoch + 1, pl_module.train_loss(), ndcg))
-        if ndcg > self.best:
-            self.best = ndcg
+        quality = float(trainer.callback_metrics[VALIDATION])
+        self.curve.append(Epoch(trainer.current_epoch + 1, pl_module.train_loss(), quality))
+        if quality > self.best:
+            self.best = quality
             prefix = "network." if pl_module.average is None else "average.module."
             self.weights = {
                 name.removeprefix(prefix): tensor.detach().cpu().clone()
@@ -119,10 +119,11 @@ class EpochLines(Callback):
     Args:
         name: Of the network, at the start of each line.
         epochs: How many there are at most.
+        measure: What is validated.
     """
 
-    def __init__(self, name: str, epochs: int) -> None:
-        self._name, self._epochs = name, epochs
+    def __init__(self, name: str, epochs: int, measure: str) -> None:
+        self._name, self._epochs, self._measure = name, epochs, measure
         self._started, self._before = time.monotonic(), 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -141,7 +142,7 @@ class EpochLines(Callback):
         left = "stopped early" if trainer.should_stop else f"{seconds * (self._epochs - row.epoch):.0f} s left"
         _say(
             f"{self._name} epoch {row.epoch}/{self._epochs} loss {row.train_loss:.3f} "
-            f"validation NDCG@10 {row.validation_ndcg10:.4f} (best {kept.best:.4f}) {left}"
+            f"validation {self._measure} {row.validation:.4f} (best {kept.best:.4f}) {left}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 
 from components.tasks.batch import Batch, EvaluationBatch
-from components.tasks.next_item import NextItem
+from components.tasks.contract import Task
 from components.training.ahead import prepared_ahead
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ class TaskData(pl.LightningDataModule):
 
     Args:
         task: Makes the batches.
-        batch_size: See :meth:`NextItem.training_batches`.
+        batch_size: See :meth:`Task.training_batches`.
         seed: Decides, with the epoch, how histories are cut and in which order batches come.
         labels: The teacher's cached distributions, which training batches are to carry; None for none.
     """
 
-    def __init__(self, task: NextItem, batch_size: int, seed: int, labels: SoftLabelReader | None = None) -> None:
+    def __init__(self, task: Task, batch_size: int, seed: int, labels: SoftLabelReader | None = None) -> None:
         super().__init__()
         self.task, self.batch_size, self.seed, self.labels = task, batch_size, seed, labels
 
@@ -81,7 +81,7 @@ class LabelledBatches(Sequence[Batch]):
 class _Validation:
     """Iterable again and again, without keeping the batches in memory."""
 
-    def __init__(self, task: NextItem, rank: int, world: int) -> None:
+    def __init__(self, task: Task, rank: int, world: int) -> None:
         self._task, self._rank, self._world = task, rank, world
 
     def __iter__(self) -> Iterator[EvaluationBatch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from components.networks.contract import PredictionNetwork
@@ -12,6 +11,7 @@ from components.settings.distillation import DistillationSettings, check_cache
 from components.settings.losses import CrossEntropyLoss, DivergenceLoss, LossSettings
 from components.settings.training import OptimizationSettings
 from components.tasks.batch import Batch
+from components.tasks.contract import Task
 from components.training.losses.distributions import PairWeights
 from components.training.losses.schedules import scheduled_share
 from components.training.module import ExtraLoss, NetworkTraining
@@ -33,9 +33,8 @@ class DistillationTraining(NetworkTraining):
     Args:
         labels: Finds the teacher's cached distribution for a point, for batches that do not carry them.
         distillation: The terms of the loss.
-        counts: ``(K,)`` training events of each outcome, for terms that draw outcomes by popularity.
         where: The dotted key of the scenario, named in errors.
-        network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
+        network, optimization, seed, task, extra_loss: See :class:`NetworkTraining`.
 
     Raises:
         SettingsError: A term needs labels that the cache does not hold.
@@ -47,13 +46,13 @@ class DistillationTraining(NetworkTraining):
         optimization: OptimizationSettings,
         seed: int,
         *,
+        task: Task,
         labels: SoftLabelReader,
         distillation: DistillationSettings,
-        counts: np.ndarray | None = None,
         extra_loss: ExtraLoss | None = None,
         where: str = "scenarios.*",
     ) -> None:
-        super().__init__(network, optimization, seed, extra_loss)
+        super().__init__(network, optimization, seed, task, extra_loss)
         self._labels, self.distillation = labels, distillation
         # Labels that were not read from a cache have no codec, and are what their maker says they are.
         manifest = getattr(labels, "manifest", None)
@@ -66,9 +65,7 @@ class DistillationTraining(NetworkTraining):
         self._further = [term for term in terms if term is not self._hard and term is not self._soft]
         self._sampler = None
         if any(needs_sampler(term) for term in terms):
-            if counts is None:
-                raise ValueError("terms that draw outcomes need to know how popular those are")
-            self._sampler = NegativeSampler(counts)
+            self._sampler = NegativeSampler(task.outcome_counts)
         self.companions = Companions(terms, network, int(self._codec.get("hidden_dim", 0)), seed)
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,16 @@ from components.networks.building import new_network
 from components.networks.contract import PredictionNetwork
 from components.settings.base import nearest
 from components.settings.distillation import DistillationSettings
-from components.settings.network import CausalTransformerSettings
+from components.settings.network import NetworkSettings
 from components.settings.threads import threads_per_network
 from components.settings.training import OptimizationSettings, TrainerSettings
 from components.storage.atomic import new_file
-from components.tasks.next_item import NextItem
+from components.tasks.contract import Task
 from components.training.callbacks import BestWeights, Epoch, EpochLines, ResumePoint, TrainingBar
 from components.training.checkpoint_io import SafetensorsCheckpointIO
 from components.training.data import TaskData
 from components.training.distilling import DistillationTraining
-from components.training.module import VALIDATION_NDCG, ExtraLoss, NetworkTraining, SupervisedTraining
+from components.training.module import VALIDATION, ExtraLoss, NetworkTraining, SupervisedTraining
 from components.training.resuming import resume_file, training_digest
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FitResult:
     Attributes:
         name: Of the network.
         curve: A row an epoch.
-        best: The greatest validation NDCG@10; the network has the weights of that epoch.
+        best: The greatest validation of all epochs; the network has the weights of that epoch.
         leads: False in the further processes that Lightning starts for several devices: they run the same program,
             and must leave the writing of results to the first.
     """
@@ -64,16 +64,18 @@ class FitResult:
         return len(self.curve)
 
 
-def initial_network(settings: CausalTransformerSettings, outcomes: int, seed: int) -> PredictionNetwork:
-    """A new network whose weights depend on the settings and the seed only."""
+def initial_network(
+    settings: NetworkSettings, outcomes: int, seed: int, sizes: Mapping[str, Any] | None = None
+) -> PredictionNetwork:
+    """A new network whose weights depend on these and on nothing else; see :func:`new_network`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return new_network(settings, outcomes)
+        return new_network(settings, outcomes, sizes)
 
 
 def fit(
     network: PredictionNetwork,
-    task: NextItem,
+    task: Task,
     optimization: OptimizationSettings,
     trainer: TrainerSettings,
     seed: int,
@@ -129,7 +131,7 @@ def fit(
     )
     terminal = rich.console.Console().is_terminal and not plain
     kept = BestWeights()
-    stop = EarlyStopping(VALIDATION_NDCG, mode="max", patience=optimization.patience, check_on_train_epoch_end=False)
+    stop = EarlyStopping(VALIDATION, mode="max", patience=optimization.patience, check_on_train_epoch_end=False)
     callbacks: list[Callback] = [kept, stop]
     resumable = None
     if scratch is not None:
@@ -146,7 +148,11 @@ def fit(
         path = resume_file(scratch, training_digest(network, inputs))
         resumable = path if path.is_file() else None
         callbacks.append(ResumePoint(path))
-    callbacks.append((TrainingBar if terminal else EpochLines)(name, optimization.max_epochs))
+    callbacks.append(
+        TrainingBar(name, optimization.max_epochs)
+        if terminal
+        else EpochLines(name, optimization.max_epochs, task.primary.title)
+    )
     with _quiet(), _threads(threads if threads is not None else threads_per_network()), _interruptible():
         lightning = _trainer(trainer, optimization.max_epochs, callbacks, terminal=terminal, scenario=scenario)
         try:
@@ -166,28 +172,28 @@ def fit(
 
 
 def write_curves(path: Path, results: Sequence[FitResult]) -> None:
-    """Write ``network,epoch,train_loss,validation_ndcg10``, a row an epoch."""
+    """Write ``network,epoch,train_loss,validation``, a row an epoch."""
     with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["network", *Epoch._fields])
         for result in results:
             for row in result.curve:
-                writer.writerow([result.name, row.epoch, f"{row.train_loss:.6f}", f"{row.validation_ndcg10:.6f}"])
+                writer.writerow([result.name, row.epoch, f"{row.train_loss:.6f}", f"{row.validation:.6f}"])
 
 
-def _check_data(task: NextItem) -> None:
+def _check_data(task: Task) -> None:
     if task.points == 0:
         raise TrainingError("the data set has no training point", "Give it more events a user, or a later split.")
     if next(iter(task.evaluation_batches("validation", 1)), None) is None:
         raise TrainingError(
-            "the data set has no validation event with a history before it",
-            "Give it more events a user, or raise prepare.validation_share.",
+            "the data set has no validation point that could be predicted",
+            "Give it more data (of a user: longer histories), or raise prepare.validation_share.",
         )
 
 
 def _module(
     network: PredictionNetwork,
-    task: NextItem,
+    task: Task,
     optimization: OptimizationSettings,
     seed: int,
     *,
@@ -197,7 +203,7 @@ def _module(
     scenario: str,
 ) -> NetworkTraining:
     if labels is None:
-        return SupervisedTraining(network, optimization, seed, counts=task.outcome_counts, extra_loss=extra_loss)
+        return SupervisedTraining(network, optimization, seed, task=task, extra_loss=extra_loss)
     if distillation is None:
         raise ValueError("soft labels need the settings of the distillation")
     return DistillationTraining(
@@ -206,7 +212,7 @@ def _module(
         seed,
         labels=labels,
         distillation=distillation,
-        counts=task.outcome_counts,
+        task=task,
         extra_loss=extra_loss,
         where=f"scenarios.{scenario}",
     )

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.data.dataset import read_dataset
 from components.errors import RecstillError, TrainingError
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
@@ -24,7 +23,7 @@ from components.settings.teacher import TeacherSettings
 from components.settings.threads import cores, threads_per_network
 from components.settings.training import TrainerSettings
 from components.storage.atomic import new_folder
-from components.tasks.building import task_of
+from components.tasks.building import open_task
 from components.training.fitting import FitResult, fit, initial_network
 from components.training.warm_start import start_from
 
@@ -94,11 +93,11 @@ def member_seed(seed: int, number: int) -> int:
 
 def _train_member(training: TeacherTraining, number: int, threads: int, *, plain: bool) -> TrainedMember:
     settings = training.settings
-    task = task_of(training.task, read_dataset(training.dataset), settings.network.max_length)
+    task = open_task(training.task, training.dataset, settings.network.max_length)
     seed = member_seed(training.seed, number)
-    network = initial_network(settings.network, task.outcomes, seed)
+    network = initial_network(settings.network, task.outcomes, seed, task.sizes)
     if training.earlier is not None:
-        start_from(network, training.earlier, number, task.dataset.catalogue["id"].to_list())
+        start_from(network, training.earlier, number, task.outcome_ids)
     result = fit(
         network,
         task,

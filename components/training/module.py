@@ -16,12 +16,13 @@ from components.errors import TrainingError
 from components.networks.contract import PredictionNetwork
 from components.settings.training import OptimizationSettings
 from components.tasks.batch import Batch, EvaluationBatch
-from components.tasks.ranking import NDCG
+from components.tasks.contract import Task
 from components.training.linear_head import linear_head_loss
-from components.training.objectives import HardObjective, Objective
+from components.training.losses.clicks import binary_cross_entropy
+from components.training.objectives import HardObjective, Objective, PlainObjective
 from components.training.sampled_softmax import NegativeSampler, sampled_softmax
 
-VALIDATION_NDCG = "validation NDCG@10"
+VALIDATION = "validation"
 ExtraLoss = Callable[[PredictionNetwork], torch.Tensor]
 
 
@@ -32,6 +33,7 @@ class NetworkTraining(pl.LightningModule):
         network: Trained in place.
         optimization: Optimizer, schedule and clipping.
         seed: Seed of dropout and of every other draw; each epoch starts from (seed, epoch).
+        task: Says which loss it is, and what is validated.
         extra_loss: A term of the network's weights that is added to the loss of each step.
     """
 
@@ -40,12 +42,14 @@ class NetworkTraining(pl.LightningModule):
         network: PredictionNetwork,
         optimization: OptimizationSettings,
         seed: int,
+        task: Task,
         extra_loss: ExtraLoss | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.optimization, self.seed, self.extra_loss = optimization, seed, extra_loss
-        self.validation_ndcg = NDCG(k=10)
+        self.measure, self.is_bernoulli = task.primary, task.loss == "bernoulli"
+        self.validation_metric = task.validation_metric()
         self.average: AveragedModel | None = None
         if optimization.average_decay:
             self.average = AveragedModel(network, multi_avg_fn=self._move_average)
@@ -108,14 +112,13 @@ class NetworkTraining(pl.LightningModule):
         return float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Rank the whole catalogue for each held-out event, without what the user has seen."""
-        scores = self.kept_network(*batch.inputs)
-        self.validation_ndcg.update(scores.float(), batch.targets, batch.seen)
+        """Take in the scores of some held-out points."""
+        self.validation_metric.update(self.kept_network(*batch.inputs).float(), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the figure to early stopping and to the progress bar."""
-        self.log(VALIDATION_NDCG, self.validation_ndcg.compute().float(), prog_bar=True)
-        self.validation_ndcg.reset()
+        self.log(VALIDATION, self.validation_metric.compute().float(), prog_bar=True)
+        self.validation_metric.reset()
 
     def trained_parameters(self) -> list[torch.nn.Parameter]:
         """What the optimizer changes: the network, and whatever a subclass trains beside it."""
@@ -167,8 +170,7 @@ class SupervisedTraining(NetworkTraining):
     """Learns what users did. Above a set size of the catalogue the softmax is sampled.
 
     Args:
-        counts: ``(K,)`` training events of each outcome, for the sampled softmax.
-        network, optimization, seed, extra_loss: See :class:`NetworkTraining`.
+        network, optimization, seed, task, extra_loss: See :class:`NetworkTraining`.
     """
 
     def __init__(
@@ -177,15 +179,18 @@ class SupervisedTraining(NetworkTraining):
         optimization: OptimizationSettings,
         seed: int,
         *,
-        counts: np.ndarray,
+        task: Task,
         extra_loss: ExtraLoss | None = None,
     ) -> None:
-        super().__init__(network, optimization, seed, extra_loss)
+        super().__init__(network, optimization, seed, task, extra_loss)
         large = network.head is not None and network.outcomes > optimization.full_softmax_up_to
-        self._sampler = NegativeSampler(counts) if large else None
+        self._sampler = NegativeSampler(task.outcome_counts) if large else None
 
     def objective(self, batch: Batch) -> Objective:
         """Cross entropy with the observed outcomes."""
+        if self.is_bernoulli:
+            targets = batch.targets
+            return PlainObjective(lambda logits, rows: binary_cross_entropy(logits, targets[rows]))
         return HardObjective(batch.targets, self.optimization.label_smoothing)
 
     def loss_sum(self, batch: Batch) -> torch.Tensor:

@@ -78,7 +78,7 @@ class Companions(nn.Module):
         if any(isinstance(loss, kinds.HintLoss) for loss in losses):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.regressor = nn.Linear(int(network.record()["dim"]), hidden_dim)
+                self.regressor = nn.Linear(network.hidden_dim, hidden_dim)
 
 
 def needs_companion(loss: kinds.LossSettings) -> bool:

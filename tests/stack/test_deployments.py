@@ -256,7 +256,9 @@ shown("Movie Lens")
 def test_a_run_shows_its_results(checkout: Checkout, api: Api) -> None:
     report = checkout.root / "report"
     report.mkdir()
-    (report / "metrics.json").write_text('{"contenders": {"teacher": {"ndcg10": 0.1}}}')
+    (report / "metrics.json").write_text(
+        '{"contenders": {"teacher": {"ndcg10": 0.1}}, "measures": [{"key": "ndcg10"}]}'
+    )
     (report / "choice.json").write_text('{"chosen": "teacher"}')
     (report / "index.html").write_text("<p>plots</p>")
     checkout.succeed("python", "-c", PUBLISHER)

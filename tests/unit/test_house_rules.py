@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components.tasks.building import task_class, task_names
 from tests.stage_modules import ROOT, imported_modules, stage_names
 
 COMPONENTS = sorted((ROOT / "components").rglob("*.py"))
@@ -49,6 +50,29 @@ def imports(path: Path) -> set[str]:
 def layer_of(path: Path) -> int:
     package = path.relative_to(ROOT / "components").parts[0].removesuffix(".py")
     return next((number for number, layer in enumerate(LAYERS) if package in layer), -1)
+
+
+# What is written against the contract of components/tasks, and names no task.
+AFTER_THE_TASKS = ("soft_labels", "training", "compression", "evaluation", "provenance", "serving", "stages")
+CONTRACT = {"contract", "batch", "building", "answering"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in COMPONENTS if path.parent.name in AFTER_THE_TASKS or path.parent.parent.name in AFTER_THE_TASKS],
+    ids=relative,
+)
+def test_what_all_tasks_share_names_none_of_them(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    modules = {f"components/tasks/{name}.py" for name in CONTRACT}
+    of_tasks = {relative(module) for module in imported_modules(path) if module.parent.name == "tasks"}
+    assert of_tasks - {"components/tasks/__init__.py"} <= modules
+    names = set(task_names())
+    classes = {task_class(name).__name__ for name in names}
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.Constant) and node.value in names), ast.unparse(node)
+        assert not (isinstance(node, ast.Name) and node.id in names | classes), ast.unparse(node)
+        assert not (isinstance(node, ast.Attribute) and node.attr in classes), ast.unparse(node)
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=relative)

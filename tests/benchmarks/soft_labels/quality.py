@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from components.evaluation.comparison import paired_bootstrap
-from components.evaluation.scoring import network_scorer, ranking
+from components.evaluation.scoring import network_scorer
 from components.networks.building import read_network, write_network
 from components.networks.ensemble import teacher_digest
 from components.settings.training import TrainerSettings
@@ -19,6 +19,7 @@ from components.soft_labels.reader import SoftLabelReader
 from components.soft_labels.writer import write_cache
 from components.storage.atomic import new_folder
 from components.storage.folder_store import FolderStore
+from components.tasks.full_ranking import ranking
 from components.tasks.next_item import NextItem
 from components.training.fitting import fit, initial_network
 from tests.benchmarks.soft_labels.recipe import DISTILLATION, SEEDS, Bench, network, opened, optimization, soft_labels

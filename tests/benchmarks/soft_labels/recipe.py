@@ -100,7 +100,7 @@ def opened(name: str) -> Bench:
             write_network(made / "member-0", teacher)
             write_json(made / TEACHER_FILE, {"members": 1})
             write_json(made / TEACHER_FILE, {"members": 1, "digest": teacher_digest(made)})
-            (made / "curve.json").write_text(json.dumps([row.validation_ndcg10 for row in result.curve]))
+            (made / "curve.json").write_text(json.dumps([row.validation for row in result.curve]))
     teacher = read_teacher(folder / "teacher")
     teacher.requires_grad_(False)
     return Bench(name, folder, dataset, task, teacher)

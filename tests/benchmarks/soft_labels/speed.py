@@ -104,15 +104,13 @@ def larger_teacher(bench: Bench) -> Bench:
 
 def _hard(bench: Bench, task: NextItem) -> NetworkTraining:
     student = initial_network(network(bench.name, student=True), task.outcomes, seed=0)
-    return SupervisedTraining(
-        student, optimization(bench.name, student=True), seed=0, counts=task.outcome_counts
-    ).train()
+    return SupervisedTraining(student, optimization(bench.name, student=True), seed=0, task=task).train()
 
 
 def _cached(bench: Bench, task: NextItem, labels) -> NetworkTraining:
     student = initial_network(network(bench.name, student=True), task.outcomes, seed=0)
     return DistillationTraining(
-        student, optimization(bench.name, student=True), seed=0, labels=labels, distillation=DISTILLATION
+        student, optimization(bench.name, student=True), seed=0, task=task, labels=labels, distillation=DISTILLATION
     ).train()
 
 

@@ -11,6 +11,8 @@ from components.compression.export import export_onnx
 from components.networks.building import new_network
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
+from components.tasks.batch import Feed
+from components.tasks.next_item import NextItem
 
 ITEMS, LENGTH = 60, 12
 
@@ -38,3 +40,8 @@ def feed(
     random = np.random.default_rng(seed)
     drawn = random.integers(1, width + 1, batch) if lengths is None else np.full(batch, lengths)
     return {"items": random.integers(0, items, (batch, width)), "length": drawn}
+
+
+def inputs_of(given: Feed) -> tuple[torch.Tensor, ...]:
+    """What the network takes in the place of a feed."""
+    return NextItem.inputs_of(None, given)  # type: ignore[arg-type]

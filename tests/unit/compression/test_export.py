@@ -13,7 +13,7 @@ from components.errors import CompressionError
 from components.networks.building import network_of
 from components.networks.contract import PredictionNetwork
 from components.networks.ensemble import Ensemble
-from tests.unit.compression.shaken import ITEMS, LENGTH, exported_model, feed, shaken_network
+from tests.unit.compression.shaken import ITEMS, LENGTH, exported_model, feed, inputs_of, shaken_network
 
 SHAPES = {
     "two blocks": {},
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_network_for_every_padding_and_batch(
         for width in (1, 5, LENGTH):
             for length in (width, width // 2, 0, None):
                 given = [feed(batch, width, length)]
-                scores, expected = scores_of(model, given), reference_scores(network, given)
+                scores, expected = scores_of(model, given), reference_scores(network, given, inputs_of)
                 assert scores.shape == (batch, ITEMS)
                 np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
@@ -50,7 +50,7 @@ def test_a_pruned_network_is_served_in_its_own_widths(heads: int) -> None:
     smaller = cut(network, groups, units_to_keep(groups, scores, {"ffn": 0.6, "heads": 0.5, "width": 0.25}))
     given = [feed(3, LENGTH)]
     np.testing.assert_allclose(
-        scores_of(export_onnx(smaller), given), reference_scores(smaller, given), rtol=0, atol=1e-5
+        scores_of(export_onnx(smaller), given), reference_scores(smaller, given, inputs_of), rtol=0, atol=1e-5
     )
 
 
@@ -60,9 +60,9 @@ def test_the_factor_on_embedded_rows_is_kept(exported: tuple[PredictionNetwork, 
     scaled.load_state_dict(network.state_dict())
     given = feed(4, 6)
     served = scaled.for_serving()(*(torch.from_numpy(each) for each in given.values()))
-    expected = reference_scores(scaled, [given])
+    expected = reference_scores(scaled, [given], inputs_of)
     np.testing.assert_allclose(served, expected, rtol=0, atol=1e-5)
-    assert np.abs(expected - reference_scores(network, [given])).max() > 0.01
+    assert np.abs(expected - reference_scores(network, [given], inputs_of)).max() > 0.01
 
 
 def test_what_stands_in_the_padding_does_not_matter(exported: tuple[PredictionNetwork, onnx.ModelProto]) -> None:

@@ -8,7 +8,7 @@ from components.compression.variants import reference_scores, scores_of, top_ove
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import QuantizationSettings, VariantName
-from tests.unit.compression.shaken import LENGTH, exported_model, feed, shaken_network
+from tests.unit.compression.shaken import LENGTH, exported_model, feed, inputs_of, shaken_network
 
 ITEMS = 400
 SETTINGS = QuantizationSettings()
@@ -40,7 +40,7 @@ def test_every_variant_ranks_like_the_network_and_is_smaller(
     network, model = exported
     small = quantized(model, variant, SETTINGS, feeds)
     bits = min(8, BITS[variant].table, BITS[variant].weight)
-    assert top_overlap(scores_of(small, feeds), reference_scores(network, feeds)) > LEAST_OVERLAP[bits]
+    assert top_overlap(scores_of(small, feeds), reference_scores(network, feeds, inputs_of)) > LEAST_OVERLAP[bits]
     assert len(model_bytes(small)) < len(model_bytes(model))
 
 

@@ -10,13 +10,14 @@ from components.evaluation.benchmark import Request, Requests, Timed, benchmark
 from components.evaluation.benchmark_worker import peak_mib
 from components.evaluation.measuring import requests_of
 from components.settings.evaluation import EvaluationSettings
+from components.tasks.building import task_of
 
 SETTINGS = EvaluationSettings(latency_requests=12, throughput_batches=2)
 
 
 @pytest.fixture
 def requests(prepared: PreparedDataset) -> Requests:
-    return requests_of(prepared, "next_item", 8, SETTINGS)
+    return requests_of(task_of("next_item", prepared, 8), SETTINGS)
 
 
 def test_each_contender_is_timed_in_a_process_of_its_own(artifacts: Path, requests: Requests) -> None:

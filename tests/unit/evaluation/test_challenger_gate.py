@@ -30,7 +30,10 @@ SOURCE = {"rows": 10_100, "rejected": {"null user": 101}, "first_event": "a", "l
 
 
 def evidence(**changes: Any) -> Evidence:
-    metrics = {"contenders": CONTENDERS, "test_targets": 600, "test_users": 600}
+    metrics = {
+        **{"contenders": CONTENDERS, "test_targets": 600, "test_users": 600},
+        **{"measures": [{"key": "ndcg10", "title": "NDCG@10"}], "untrained": ["popularity", "item_knn"]},
+    }
     whole = Evidence(DATASET, SOURCE, metrics, CHOICE, BudgetSettings(max_bytes_ratio=0.1), GateSettings())
     return whole._replace(gate=GateSettings(min_retention=0.8), **changes)
 

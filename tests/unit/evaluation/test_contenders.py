@@ -9,6 +9,7 @@ from components.networks.ensemble import teacher_digest
 from components.storage.atomic import write_json
 from components.storage.checkpoints import checkpoint_digest
 
+UNTRAINED = {"popularity": "Popularity", "item_knn": "Item-kNN"}
 NAMES = [
     *("teacher", "teacher_member", "baseline", "student", "pruned"),
     *("pruned.fp32", "pruned.int8_dynamic", "popularity", "item_knn"),
@@ -16,7 +17,7 @@ NAMES = [
 
 
 def test_everything_that_a_scenario_made_is_compared(artifacts: Path) -> None:
-    found = {contender.name: contender for contender in contenders_of(artifacts)}
+    found = {contender.name: contender for contender in contenders_of(artifacts, UNTRAINED)}
     assert sorted(found) == sorted(NAMES)
     member = found["teacher_member"]
     assert found["teacher"].parameters == 2 * (member.parameters or 0)
@@ -29,21 +30,21 @@ def test_everything_that_a_scenario_made_is_compared(artifacts: Path) -> None:
 
 
 def test_only_files_made_from_the_student_may_ship(artifacts: Path) -> None:
-    assert [found.name for found in contenders_of(artifacts) if found.shippable] == [
-        found.name for found in contenders_of(artifacts) if found.name.startswith("pruned.")
+    assert [found.name for found in contenders_of(artifacts, UNTRAINED) if found.shippable] == [
+        found.name for found in contenders_of(artifacts, UNTRAINED) if found.name.startswith("pruned.")
     ]
 
 
 def test_a_teacher_of_one_is_its_own_reference(artifacts: Path, tmp_path: Path) -> None:
     shutil.copytree(artifacts, tmp_path / "one")
     write_json(tmp_path / "one" / "teacher" / "teacher.json", {"members": 1})
-    found = contenders_of(tmp_path / "one")
+    found = contenders_of(tmp_path / "one", UNTRAINED)
     assert "teacher_member" not in [contender.name for contender in found]
     assert reference_of(found).name == "teacher"
 
 
 def test_training_seconds_are_those_of_the_stages_that_made_it(artifacts: Path) -> None:
-    found = {contender.name: contender for contender in contenders_of(artifacts)}
+    found = {contender.name: contender for contender in contenders_of(artifacts, UNTRAINED)}
     costs = {"train_teacher": {"seconds": 60.0}, "distill": {"seconds": 8.0}, "prune": {"seconds": 2.0}}
     assert training_seconds(found["teacher"], costs, 2) == 60
     assert training_seconds(found["teacher_member"], costs, 2) == 30
@@ -57,4 +58,4 @@ def test_a_missing_network_is_an_error_that_names_it(artifacts: Path, tmp_path: 
     shutil.copytree(artifacts, tmp_path / "less")
     shutil.rmtree(tmp_path / "less" / "student")
     with pytest.raises(DataError, match="student"):
-        contenders_of(tmp_path / "less")
+        contenders_of(tmp_path / "less", UNTRAINED)

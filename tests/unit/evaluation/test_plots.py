@@ -12,30 +12,32 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from components.evaluation.labels import place_labels
-from components.evaluation.plots import cost_plot, curves_plot, popularity_plot
+from components.evaluation.plots import cost_plot, curves_plot, strata_plot
 
 COSTS = pl.DataFrame(
     {
         "contender": ["teacher", "baseline", "student", "pruned", "pruned.fp32", "pruned.int8_table8"],
         "family": ["teacher", "baseline", "student", "pruned", "pruned", "pruned"],
         "bytes": [1e6, 1e5, 1e5, 8e4, 8.1e4, 2e4],
-        "ndcg10": [0.10, 0.085, 0.095, 0.094, 0.094, 0.093],
+        "quality": [0.10, 0.085, 0.095, 0.094, 0.094, 0.093],
     }
 )
 CURVES = pl.DataFrame(
-    {"network": ["member-0"] * 2 + ["student"] * 2, "epoch": [0, 1] * 2, "validation_ndcg10": [0.1, 0.2, 0.1, 0.15]}
+    {"network": ["member-0"] * 2 + ["student"] * 2, "epoch": [0, 1] * 2, "validation": [0.1, 0.2, 0.1, 0.15]}
 )
 POPULARITY = pl.DataFrame(
-    {"contender": ["teacher"] * 2, "bucket": [0, 1], "fewest": [0, 6], "most": [5, 9], "targets": [10, 11]}
-).with_columns(ndcg10=pl.lit(0.1))
+    {"contender": ["teacher"] * 2, "bucket": [0, 1], "group": ["0-5", "6-9"], "targets": [10, 11]}
+).with_columns(quality=pl.lit(0.1))
 
 
 def charts() -> dict[str, str]:
     return {
-        "cost": cost_plot(COSTS, "bytes", "bytes", shipped="pruned.int8_table8", floor=0.09, limit=5e4),
-        "refused": cost_plot(COSTS, "bytes", "bytes", shipped=None, floor=0.2, limit=None),
-        "curves": curves_plot(CURVES),
-        "popularity": popularity_plot(POPULARITY, {"teacher": "teacher"}, None),
+        "cost": cost_plot(
+            COSTS, "bytes", "bytes", quality="NDCG@10", shipped="pruned.int8_table8", floor=0.09, limit=5e4
+        ),
+        "refused": cost_plot(COSTS, "bytes", "bytes", quality="NDCG@10", shipped=None, floor=0.2, limit=None),
+        "curves": curves_plot(CURVES, "NDCG@10"),
+        "popularity": strata_plot(POPULARITY, {"teacher": "teacher"}, None, quality="NDCG@10", axis="events"),
     }
 
 
@@ -49,8 +51,11 @@ def test_a_chart_is_one_svg_element_that_fetches_nothing(name: str) -> None:
 
 def test_the_same_numbers_give_the_same_bytes_and_other_numbers_do_not() -> None:
     assert charts() == charts()
-    other = COSTS.with_columns(pl.col("ndcg10") * 1.01)
-    assert cost_plot(other, "bytes", "bytes", shipped=None, floor=0.2, limit=None) != charts()["refused"]
+    other = COSTS.with_columns(pl.col("quality") * 1.01)
+    assert (
+        cost_plot(other, "bytes", "bytes", quality="NDCG@10", shipped=None, floor=0.2, limit=None)
+        != charts()["refused"]
+    )
 
 
 def test_ids_of_charts_on_one_page_do_not_meet() -> None:

@@ -97,10 +97,10 @@ def test_the_page_shows_every_contender_and_what_ships(report: Path) -> None:
 
 def test_the_data_of_the_plots_lie_beside_the_page(report: Path) -> None:
     tables = {path.stem: pl.read_csv(path) for path in (report / "plots").iterdir()}
-    assert set(tables) == {"bytes", "latency", "curves", "popularity"}
+    assert set(tables) == {"bytes", "latency", "curves", "strata"}
     assert tables["bytes"].height == 7
     assert "teacher" in tables["latency"]["contender"]
-    targets = tables["popularity"].group_by("contender").agg(pl.col("targets").sum())["targets"]
+    targets = tables["strata"].group_by("contender").agg(pl.col("targets").sum())["targets"]
     assert set(targets) == {read(report / "metrics.json")["test_targets"]}
 
 

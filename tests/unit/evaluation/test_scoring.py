@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from components.data.dataset import PreparedDataset
-from components.evaluation.scoring import network_scorer, onnx_scorer, quality, ranking
+from components.evaluation.scoring import network_scorer, onnx_scorer
 from components.networks.building import read_network
 from components.tasks.batch import EvaluationBatch
 from components.tasks.building import task_of
+from components.tasks.full_ranking import quality, ranking
 
 
 def batches(prepared: PreparedDataset, size: int = 16, max_length: int = 8) -> list[EvaluationBatch]:

@@ -10,7 +10,7 @@ GATE = GateSettings(min_retention=0.95, min_gain_over_baseline=0.002)
 
 def judged(name: str = "pruned.fp32", **changed: float) -> Verdict:
     figures = {"bytes": 40_000, "p95_ms": 1.0, "latency_ratio": 0.2, "ndcg10": 0.097} | changed
-    return verdict(name, figures, OTHERS, 800_000, budget=BUDGET, gate=GATE)
+    return verdict(name, figures, OTHERS, 800_000, primary="ndcg10", budget=BUDGET, gate=GATE)
 
 
 def test_a_variant_within_every_limit_may_ship() -> None:
@@ -38,7 +38,7 @@ def test_each_limit_is_checked_on_its_own(changed: dict[str, float], missed: lis
 
 def test_a_limit_that_is_not_set_is_not_checked() -> None:
     figures = {"bytes": 10**9, "p95_ms": 99.0, "latency_ratio": 9.0, "ndcg10": 0.2}
-    found = verdict("any", figures, OTHERS, 800_000, budget=BudgetSettings(), gate=GateSettings())
+    found = verdict("any", figures, OTHERS, 800_000, primary="ndcg10", budget=BudgetSettings(), gate=GateSettings())
     assert [requirement.setting for requirement in found.requirements] == ["gate.min_retention"]
     assert found.met
 
@@ -46,7 +46,9 @@ def test_a_limit_that_is_not_set_is_not_checked() -> None:
 def test_a_teacher_that_finds_nothing_lets_nothing_pass() -> None:
     others = {"teacher": {"ndcg10": 0.0}, "baseline": {"ndcg10": 0.0}}
     figures = {"bytes": 1, "p95_ms": 0.1, "latency_ratio": 0.1, "ndcg10": 0.0}
-    assert not verdict("any", figures, others, 800_000, budget=BudgetSettings(), gate=GateSettings()).met
+    assert not verdict(
+        "any", figures, others, 800_000, primary="ndcg10", budget=BudgetSettings(), gate=GateSettings()
+    ).met
 
 
 def test_the_smallest_that_meets_everything_ships() -> None:

@@ -47,7 +47,7 @@ def make_artifacts(artifacts: Path, prepared_folder: Path, items: int) -> None:
         write_json(artifacts / "metrics" / f"{stage}.json", {"cost": cost})
     (artifacts / "curves").mkdir()
     rows = "".join(f"{name},{epoch},{5 - epoch},{0.1 * epoch}\n" for name in ("member-0", "pruned") for epoch in (0, 1))
-    (artifacts / "curves" / "all.csv").write_text("network,epoch,train_loss,validation_ndcg10\n" + rows)
+    (artifacts / "curves" / "all.csv").write_text("network,epoch,train_loss,validation\n" + rows)
     _variants(artifacts, network)
     write_json(artifacts / "soft_labels" / "manifest.json", {"id": "c" * 64})
     write_json(artifacts / "source.json", {"kind": "synthetic", "about": {"title": "Synthetic interactions"}})

@@ -38,7 +38,7 @@ def test_a_first_version_has_no_champion() -> None:
 
 def test_the_result_table_marks_what_ships(tmp_path: Path) -> None:
     contenders = {"popularity": {"ndcg10": 0.04}, "pruned.int8": {"ndcg10": 0.1, "bytes": 7, "p50_ms": 0.1}}
-    write_json(tmp_path / "metrics.json", {"contenders": contenders})
+    write_json(tmp_path / "metrics.json", {"contenders": contenders, "measures": [{"key": "ndcg10"}]})
     write_json(tmp_path / "choice.json", {"chosen": "pruned.int8"})
     first, second = results_table(tmp_path)
     assert (first["contender"], first["ships"], first["bytes"]) == ("pruned.int8", "yes", 7)

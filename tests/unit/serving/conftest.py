@@ -1,11 +1,15 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from components.data.dataset import PreparedDataset, read_dataset
+from components.data.dataset import PreparedDataset
 from components.serving.packaging import PackageContent, write_package
 from components.storage.atomic import read_json
+from components.tasks.building import open_task
+from components.tasks.next_item import NextItem
 from tests.unit.evaluation.tiny_artifacts import MAX_LENGTH, make_artifacts
 
 FIGURES = {
@@ -30,13 +34,25 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, p
     return folder
 
 
+def golden_requests(self: NextItem, count: int) -> list[dict[str, Any]]:
+    """A few histories of every length."""
+    ids, random = self.outcome_ids, np.random.default_rng(0)
+    drawn = [random.integers(0, self.outcomes, size=size).tolist() for size in (1, 3, 8, 20)]
+    return [{"history": [ids[item] for item in items], "k": 10, "exclude_seen": True} for items in drawn]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_golden_requests() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NextItem, "golden_requests", golden_requests)
+        yield
+
+
 @pytest.fixture(scope="session")
 def content(artifacts: Path, prepared: PreparedDataset) -> PackageContent:
     variant = read_json(artifacts / "quantized" / "variants.json")["variants"][1]
-    random = np.random.default_rng(0)
     return PackageContent(
         name="tiny",
-        task="next_item",
         model=artifacts / "quantized" / variant["file"],
         choice={
             **{"chosen": variant["name"], "reason": "the smallest", "made_from": "pruned", "variant": variant},
@@ -47,7 +63,6 @@ def content(artifacts: Path, prepared: PreparedDataset) -> PackageContent:
         lineage=LINEAGE,
         dirty=False,
         params={"seed": 0},
-        histories=[random.integers(0, prepared.items, size=size).tolist() for size in (1, 3, 8, 20)],
     )
 
 
@@ -56,5 +71,5 @@ def package(tmp_path_factory: pytest.TempPathFactory, content: PackageContent, a
     """A package far from any checkout. Read only."""
     folder = tmp_path_factory.mktemp("elsewhere") / "package"
     folder.mkdir()
-    write_package(folder, content, read_dataset(artifacts / "dataset"))
+    write_package(folder, content, open_task("next_item", artifacts / "dataset", MAX_LENGTH))
     return folder

@@ -10,12 +10,13 @@ import pytest
 
 from components.data.dataset import PreparedDataset, read_dataset
 from components.data.preparing import prepare, write_dataset
-from components.evaluation.scoring import onnx_scorer, ranking
+from components.evaluation.scoring import onnx_scorer
 from components.serving.holdout import Holdout, holdout_of, score
 from components.serving.package_folder import MODEL
 from components.serving.packaging import PackageContent, write_package
 from components.settings.prepare import PrepareSettings
 from components.tasks.building import task_of
+from components.tasks.full_ranking import ranking
 from tests.unit.evaluation.tiny_artifacts import MAX_LENGTH
 
 
@@ -83,7 +84,7 @@ def test_what_a_model_does_not_know_counts_as_missed(
     other.__dict__["catalogue"] = renamed
     folder = tmp_path / "package"
     folder.mkdir()
-    write_package(folder, content, other)
+    write_package(folder, content, task_of("next_item", other, 8))
     found = score(folder, held_out)
     unknown = prepared.item[held_out.rows] == target
     assert (found.ndcg[unknown] == 0).all() and found.cold == score(package, held_out).cold + unknown.sum()

@@ -22,8 +22,9 @@ from components.serving.http_app import service_app
 from components.serving.limits import Limits
 from components.serving.live_model import LiveModel
 from components.serving.metrics import Metrics
-from components.serving.predictor import Predictor, Question, Recommendations
+from components.serving.predictor import Predictor
 from components.serving.served_model import ServedModel
+from components.tasks.recommending import Question, Recommendations
 from tests.unit.serving.test_http_following import other_package
 
 __all__ = ["other_package"]
@@ -34,16 +35,16 @@ RUN_SECONDS = 0.004
 class SlowPredictor(Predictor):
     """Takes its time for each run, however many questions it is asked."""
 
-    def recommend_all(self, questions: Sequence[Question]) -> list[Recommendations]:
+    def answer_all(self, questions: Sequence[Question]) -> list[Recommendations]:
         time.sleep(RUN_SECONDS)
-        return super().recommend_all(questions)
+        return super().answer_all(questions)
 
 
 class UnsteadyPredictor(SlowPredictor):
     """Answers several questions otherwise than one."""
 
-    def recommend_all(self, questions: Sequence[Question]) -> list[Recommendations]:
-        answers = super().recommend_all(questions)
+    def answer_all(self, questions: Sequence[Question]) -> list[Recommendations]:
+        answers = super().answer_all(questions)
         return [answer._replace(items=answer.items[::-1]) for answer in answers] if len(questions) > 1 else answers
 
 
@@ -76,7 +77,7 @@ def test_a_model_whose_answers_change_is_not(other_package: Path, questions: lis
 def test_answers_together_are_the_answers_alone(other_package: Path, questions: list[Question]) -> None:
     predictor = Predictor(other_package)
     asked = [*questions, Question([]), Question(["unknown"], 3), Question(questions[2].history, 4, exclude_seen=False)]
-    together = predictor.recommend_all(asked)
+    together = predictor.answer_all(asked)
     for question, answer in zip(asked, together, strict=True):
         alone = predictor.recommend(
             question.history, question.k, exclude_seen=question.exclude_seen, exclude=question.exclude
@@ -168,9 +169,9 @@ def test_a_batch_is_cut_into_runs_that_pay(
     sizes: list[int] = []
 
     class Counting(SlowPredictor):
-        def recommend_all(self, questions: Sequence[Question]) -> list[Recommendations]:
+        def answer_all(self, questions: Sequence[Question]) -> list[Recommendations]:
             sizes.append(len(questions))
-            return super().recommend_all(questions)
+            return super().answer_all(questions)
 
     monkeypatch.setattr(served_model, "Predictor", Counting)
     asked = {"requests": [{"history": questions[number % 4].history} for number in range(40)]}

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from starlette.testclient import TestClient
 
-from components.data.dataset import PreparedDataset, read_dataset
+from components.data.dataset import PreparedDataset
 from components.errors import StorageError
 from components.provenance.signing import SigningKey, signing_key
 from components.serving import following
@@ -28,11 +28,13 @@ from components.serving.metrics import Metrics
 from components.serving.package_folder import RECORD, VOCABULARY
 from components.serving.packaging import PackageContent, write_package
 from components.serving.pointer import current, switch
-from components.serving.predictor import Predictor, Question, Recommendations
+from components.serving.predictor import Predictor
 from components.serving.releases import Release, publish
 from components.storage.atomic import read_json, write_json
 from components.storage.digests import file_digest
 from components.storage.folder_store import FolderStore
+from components.tasks.building import open_task
+from components.tasks.recommending import Question, Recommendations
 
 CANDIDATE_KEYS = {"number", "version", "mode", "state", "requests", "errors", "p95_ms", "overlap"}
 
@@ -45,7 +47,7 @@ def other_package(tmp_path_factory: pytest.TempPathFactory, content: PackageCont
     folder = tmp_path_factory.mktemp("other") / "package"
     folder.mkdir()
     changed = dataclasses.replace(content, model=artifacts / "quantized" / variant["file"], choice=choice)
-    write_package(folder, changed, read_dataset(artifacts / "dataset"))
+    write_package(folder, changed, open_task("next_item", artifacts / "dataset", 8))
     return folder
 
 
@@ -284,7 +286,7 @@ def test_a_canary_that_fails_fails_for_nobody(
     def fails(questions: list[Question]) -> list[Recommendations]:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(place.live.trial.model.predictor, "recommend_all", fails)
+    monkeypatch.setattr(place.live.trial.model.predictor, "answer_all", fails)
     assert [place.ask()["version"] for _ in range(5)] == ["tiny@v1"] * 5
     found = place.model()["candidate"]
     assert (found["requests"], found["errors"]) == (5, 5)

@@ -7,12 +7,13 @@ import onnx
 import pytest
 import yaml
 
-from components.data.dataset import PreparedDataset, read_dataset
+from components.data.dataset import PreparedDataset
 from components.errors import IntegrityError
 from components.evaluation.selection import LINEAGE_BYTES
 from components.serving.package_folder import CARD, GOLDEN, MODEL, RECORD, SIGNATURE, VOCABULARY
 from components.serving.packaging import PackageContent, write_package
 from components.storage.digests import file_digest
+from components.tasks.building import open_task
 from tests.unit.serving.conftest import LINEAGE
 
 
@@ -78,11 +79,11 @@ def test_the_card_has_front_matter_that_a_hub_can_read(package: Path) -> None:
 def test_the_same_content_gives_the_same_package(
     package: Path, content: PackageContent, artifacts: Path, tmp_path: Path
 ) -> None:
-    write_package(tmp_path, content, read_dataset(artifacts / "dataset"))
+    write_package(tmp_path, content, open_task("next_item", artifacts / "dataset", 8))
     assert read(tmp_path / RECORD) == read(package / RECORD)
 
 
 def test_a_model_that_was_not_evaluated_is_refused(content: PackageContent, artifacts: Path, tmp_path: Path) -> None:
     other = dataclasses.replace(content, model=artifacts / "quantized" / "pruned.fp32.onnx")
     with pytest.raises(IntegrityError, match="not the file that the report chose"):
-        write_package(tmp_path, other, read_dataset(artifacts / "dataset"))
+        write_package(tmp_path, other, open_task("next_item", artifacts / "dataset", 8))

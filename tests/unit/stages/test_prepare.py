@@ -13,7 +13,7 @@ from components.stages.workspace import Workspace
 
 def workspace(root: Path, **prepare_section: object) -> Workspace:
     source = {"kind": "synthetic", "path": "components/data/synthetic.py", "users": 30, "items": 24}
-    sections = {"source": {**source, "events_per_user": 8}, "prepare": prepare_section}
+    sections = {"task": "next_item", "source": {**source, "events_per_user": 8}, "prepare": prepare_section}
     (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"mine": sections}}))
     return Workspace("mine", root)
 

@@ -121,7 +121,7 @@ def test_evaluation_predicts_each_held_out_event_from_all_before_it(
 
 
 def test_calibration_histories_hold_training_events_only(task: NextItem, prepared: PreparedDataset) -> None:
-    feeds = task.histories(100, seed=0)
+    feeds = task.calibration(100, seed=0)
     assert sum(len(feed["length"]) for feed in feeds) == 100
     training = prepared.item.astype(np.int64).copy()
     training[prepared.split > 0] = -1
@@ -130,7 +130,7 @@ def test_calibration_histories_hold_training_events_only(task: NextItem, prepare
         for row, length in zip(feed["items"], feed["length"], strict=True):
             assert 1 <= length <= LENGTH and (row[length:] == 0).all()
             assert " ".join(map(str, row[:length].tolist())) in text
-    again = task.histories(100, seed=0)
+    again = task.calibration(100, seed=0)
     assert all((one["items"] == other["items"]).all() for one, other in zip(feeds, again, strict=True))
 
 

@@ -160,7 +160,7 @@ def test_a_loss_asks_the_reader_when_the_batch_carries_no_labels(
     task: NextItem, shape: CausalTransformerSettings, batches: Counted, labels: SoftLabelReader
 ) -> None:
     module = DistillationTraining(
-        initial_network(shape, task.outcomes, 0), OPTIMIZATION, 0, labels=labels, distillation=DISTILLATION
+        initial_network(shape, task.outcomes, 0), OPTIMIZATION, 0, task=task, labels=labels, distillation=DISTILLATION
     ).eval()
     with_labels = LabelledBatches(batches, labels)[0]
     assert torch.equal(module.loss_sum(with_labels), module.loss_sum(batches[0]))

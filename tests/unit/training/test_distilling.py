@@ -62,9 +62,7 @@ def module_of(
 ) -> DistillationTraining:
     network = initial_network(shape, task.outcomes, 0).eval()
     settings = DistillationSettings(losses=losses)
-    return DistillationTraining(
-        network, OPTIMIZATION, 0, labels=labels, distillation=settings, counts=task.outcome_counts
-    )
+    return DistillationTraining(network, OPTIMIZATION, 0, labels=labels, distillation=settings, task=task)
 
 
 def trained(

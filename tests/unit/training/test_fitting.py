@@ -64,7 +64,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(task: NextItem, sha
     constant = OPTIMIZATION.model_copy(update={"average_decay": 0, "learning_rate": 0.05})
     result = fit(network, task, constant, TRAINER, 0, extra_loss=spoil)
     assert taken == sum(steps)
-    assert result.best == max(row.validation_ndcg10 for row in result.curve[:2]) > result.curve[-1].validation_ndcg10
+    assert result.best == max(row.validation for row in result.curve[:2]) > result.curve[-1].validation
     assert validation_ndcg(task, network) == pytest.approx(result.best, abs=1e-6)
     assert not network.training
 
@@ -293,7 +293,7 @@ def test_without_a_terminal_each_epoch_is_one_plain_line_and_nothing_else(
     assert len(lines) == 4 and captured.err == ""
     row = result.curve[1]
     assert lines[1].startswith(
-        f"member-7 epoch 2/4 loss {row.train_loss:.3f} validation NDCG@10 {row.validation_ndcg10:.4f} (best "
+        f"member-7 epoch 2/4 loss {row.train_loss:.3f} validation NDCG@10 {row.validation:.4f} (best "
     )
     assert lines[1].endswith("s left")
     assert not Path("lightning_logs").exists() and not Path("checkpoints").exists()
@@ -305,5 +305,5 @@ def test_curves_are_written_a_row_an_epoch(task: NextItem, shape: CausalTransfor
     with (tmp_path / "curves.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"] * 2
-    assert set(rows[0]) == {"network", "epoch", "train_loss", "validation_ndcg10"}
-    assert float(rows[2]["validation_ndcg10"]) == pytest.approx(result.curve[2].validation_ndcg10, abs=1e-6)
+    assert set(rows[0]) == {"network", "epoch", "train_loss", "validation"}
+    assert float(rows[2]["validation"]) == pytest.approx(result.curve[2].validation, abs=1e-6)

@@ -23,7 +23,7 @@ def test_without_warm_up_the_peak_comes_first() -> None:
 
 def test_matrices_decay_and_biases_and_norms_do_not(task: NextItem, shape: CausalTransformerSettings) -> None:
     network = initial_network(shape, task.outcomes, 0)
-    module = SupervisedTraining(network, OptimizationSettings(weight_decay=0.3), 0, counts=task.outcome_counts)
+    module = SupervisedTraining(network, OptimizationSettings(weight_decay=0.3), 0, task=task)
     module._trainer = type("Trainer", (), {"precision": "32-true"})()
     decaying, others = module.configure_optimizers().param_groups
     assert decaying["weight_decay"] == 0.3 and others["weight_decay"] == 0.0
@@ -41,7 +41,7 @@ def test_a_step_on_two_devices_adds_up_to_the_step_on_one(task: NextItem, shape:
         total = None
         for rank in range(world):
             network = initial_network(shape, task.outcomes, 0).eval()
-            module = SupervisedTraining(network, OptimizationSettings(), 0, counts=task.outcome_counts)
+            module = SupervisedTraining(network, OptimizationSettings(), 0, task=task)
             module._trainer = type("Trainer", (), {"world_size": world})()
             batch = task.training_batches(3, seed=0, epoch=0, rank=rank, world=world)[0]
             module.training_step(batch, 0).backward()
@@ -56,7 +56,7 @@ def test_the_kept_weights_are_a_moving_average_that_forgets_its_start_sooner(
     task: NextItem, shape: CausalTransformerSettings
 ) -> None:
     network = initial_network(shape, task.outcomes, 0)
-    module = SupervisedTraining(network, OptimizationSettings(average_decay=0.4), 0, counts=task.outcome_counts)
+    module = SupervisedTraining(network, OptimizationSettings(average_decay=0.4), 0, task=task)
     averages = []
     for value in (0.0, 1.0, 1.0, 1.0, 1.0, 1.0):
         torch.nn.init.constant_(network.head, value)
@@ -72,16 +72,14 @@ def test_the_kept_weights_are_a_moving_average_that_forgets_its_start_sooner(
 
 def test_without_an_average_the_network_itself_is_kept(task: NextItem, shape: CausalTransformerSettings) -> None:
     network = initial_network(shape, task.outcomes, 0)
-    module = SupervisedTraining(network, OptimizationSettings(average_decay=0), 0, counts=task.outcome_counts)
+    module = SupervisedTraining(network, OptimizationSettings(average_decay=0), 0, task=task)
     assert module.kept_network is network
 
 
 def test_dropout_differs_between_epochs_and_devices_and_repeats_for_the_same(
     task: NextItem, shape: CausalTransformerSettings
 ) -> None:
-    module = SupervisedTraining(
-        initial_network(shape, task.outcomes, 0), OptimizationSettings(), 0, counts=task.outcome_counts
-    )
+    module = SupervisedTraining(initial_network(shape, task.outcomes, 0), OptimizationSettings(), 0, task=task)
 
     def draw(epoch: int, rank: int) -> float:
         module._trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": rank})()

@@ -11,8 +11,7 @@ import torch
 from scipy import sparse
 
 from components.data.dataset import PreparedDataset
-from components.evaluation.scoring import Scorer
-from components.tasks.batch import EvaluationBatch
+from components.tasks.batch import EvaluationBatch, Scorer
 
 # Similarities held in memory at once, when every item of a chunk is similar to every other.
 _CELLS = 1 << 24
@@ -34,6 +33,7 @@ def item_knn_scorer(dataset: PreparedDataset, neighbours: int) -> Scorer:
     similar = item_similarities(dataset, neighbours)
 
     def score(batch: EvaluationBatch) -> torch.Tensor:
+        assert batch.seen is not None
         row, item = (part.numpy() for part in batch.seen)
         shape = (len(batch.targets), dataset.items)
         history = sparse.csr_array((np.ones(len(row), dtype=np.float32), (row, item)), shape=shape)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from components.data.dataset import PreparedDataset
-from components.evaluation.baselines import item_knn_scorer, item_similarities, popularity_scorer
 from components.tasks.batch import EvaluationBatch
+from components.tasks.item_baselines import item_knn_scorer, item_similarities, popularity_scorer
 
 # Items 0 and 1 share both of their users, item 2 shares one of its two with them, item 3 none.
 HISTORIES = [[0, 1], [0, 1, 2], [2, 3, 3]]

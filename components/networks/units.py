@@ -1,0 +1,59 @@
+"""What can be cut out of a network: groups of units, and where each unit's weights lie.
+
+A unit (a feed-forward channel, an attention head, a channel of the model width) leaves no trace only when every weight
+that makes it or reads it goes together. torch-pruning 1.6.1 was tried for finding these by tracing: it cuts the blocks
+rightly, but it misses the head of an untied network when the width is cut (the network then fails), leaves the number
+of heads to its caller (the network then runs, and is wrong), and gives groups of channels that must be translated to
+heads and to the architecture record anyway. The explicit list is shorter than the translation, and all that needs "the
+weights of unit u" (importance, group lasso, mask equivalence) reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Kind = Literal["ffn", "heads", "width", "channels"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a group's units lie in one parameter: unit u at ``u * size`` to ``(u + 1) * size`` of an axis."""
+
+    parameter: str
+    axis: int
+    size: int = 1
+
+    def units_of(self, tensor: torch.Tensor, units: int) -> torch.Tensor:
+        """A parameter, or its gradient, as ``(units, values of a unit)``."""
+        return tensor.movedim(self.axis, 0).reshape(units, -1)
+
+    def indices(self, units: torch.Tensor) -> torch.Tensor:
+        """Places on the axis of these units, ``(len(units) * size,)``."""
+        return (units[:, None] * self.size + torch.arange(self.size)).flatten()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one kind that can be cut out one by one.
+
+    Attributes:
+        name: Unique in the network, e.g. ``blocks.0.ffn``.
+        kind: What a unit is.
+        units: How many there are.
+        slices: All weights of the units.
+        record: Keys that lead to the number of units in the architecture record.
+    """
+
+    name: str
+    kind: Kind
+    units: int
+    slices: tuple[Slice, ...]
+    record: tuple[str | int, ...]
+
+
+def norm_slices(prefix: str) -> list[Slice]:
+    """Weight and bias of a norm, one unit a channel."""
+    return [Slice(f"{prefix}weight", 0), Slice(f"{prefix}bias", 0)]
