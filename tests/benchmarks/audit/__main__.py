@@ -141,7 +141,8 @@ def main() -> None:
             print(f"sha256_mb_s={found['sha256'] / 1e6:.0f}")
             print(f"verify_mb_s={found['verify'] / 1e6:.0f}")
             print(f"verify_rate_ratio={found['verify'] / found['sha256']:.2f}")
-            print(f"verify_rate_ratio_one_thread={found['one_thread'] / found['sha256']:.2f}", flush=True)
+            print(f"verify_rate_ratio_one_thread={found['one_thread'] / found['sha256']:.2f}")
+            print(f"verify_rate_ratio_cpu={found['one_thread_cpu'] / found['sha256_cpu']:.2f}", flush=True)
         if os.environ.get("REPRODUCE", "1") != "0":
             print(f"reproduce_identical={int(reproduced(folder))}")
 
