@@ -46,6 +46,7 @@ class Audited:
     locks: LockHistory
     ledger: Ledger = field(default_factory=Ledger)
     findings: list[Finding] = field(default_factory=list)
+    _stages: dict[str, list[StageRun]] = field(default_factory=dict, repr=False)
 
     @property
     def store(self) -> ObjectStore:
@@ -54,8 +55,11 @@ class Audited:
 
     def stages(self, version: Version) -> list[StageRun]:
         """What the lock of a version's commit says of its scenario; nothing when it cannot be read."""
+        if (known := self._stages.get(str(version))) is not None:
+            return known
         lock = self.locks.at([version.commit])[version.commit] if version.here and version.commit else None
-        return [run for run in lock.stages if run.scenario == version.name] if lock else []
+        runs = [run for run in lock.stages if run.scenario == version.name] if lock else []
+        return self._stages.setdefault(str(version), runs)
 
     @property
     def names(self) -> list[str]:

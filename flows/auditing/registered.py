@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ _VERSION = re.compile(r"(?P<name>[A-Za-z0-9_-]+)@v(?P<version>[1-9]\d*)\.0\.0")
 _ATTESTED = re.compile(r"^attestation: sha256:([0-9a-f]{64})$", re.MULTILINE)
 _RELEASE = re.compile(r"releases/([A-Za-z0-9_-]+)/v([1-9]\d*)/.+")
 _END = "\x01"
+AT_ONCE = 8
+"""Small records that are read from the store at once."""
 
 
 class Tag(NamedTuple):
@@ -121,9 +124,13 @@ def registered_versions(
     for name, numbers in live.items():
         for number, attestations in numbers.items():
             version(name, number).attestations |= attestations
-    for one in found.values():
+
+    def read(one: Version) -> None:
         try:
             one.release = read_release(store, one.name, one.number, keys)
         except (IntegrityError, MissingObjectError) as error:
             one.problem = error
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(read, found.values()))
     return [found[pair] for pair in sorted(found)]

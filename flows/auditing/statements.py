@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from components.errors import IntegrityError
 from components.provenance.stage_statement import StageStatement, read_bundle, read_statement, statement_key
 from components.storage.contract import MissingObjectError
 from flows.auditing.audited import COPY, Audited
 from flows.auditing.logs import kind_of
-from flows.auditing.registered import Version
+from flows.auditing.registered import AT_ONCE, Version
 
 _STATEMENT = re.compile(r"provenance/([A-Za-z0-9_-]+)/([0-9a-f]{64})\.dsse\.json")
 PROVENANCE = "provenance.intoto.jsonl"
@@ -23,27 +26,42 @@ def read_statements(audit: Audited) -> dict[str, StageStatement]:
 
     Only the statements of the chosen versions are looked at, unless all are chosen.
     """
-    wanted = {run.entry for version in audit.chosen for run in audit.stages(version)}
+    users: dict[str, list[str]] = defaultdict(list)
+    for version in audit.chosen:
+        for run in audit.stages(version):
+            users[run.entry].append(str(version))
+    keys = [
+        match
+        for key in audit.places.in_store
+        if (match := _STATEMENT.fullmatch(key)) and (audit.whole or match[2] in users)
+    ]
     found: dict[str, StageStatement] = {}
-    for key in audit.places.in_store:
-        if (match := _STATEMENT.fullmatch(key)) is None or not (audit.whole or match[2] in wanted):
-            continue
-        of = sorted(str(one) for one in audit.chosen if any(run.entry == match[2] for run in audit.stages(one)))
-        try:
-            envelope = audit.store.get(key)
-            statement = read_statement(envelope, audit.keys, key)
-            if (statement.scenario, statement.entry) != (match[1], match[2]):
-                raise IntegrityError(f"it is the statement of {statement.address}, entry {statement.entry[:12]}")
-            require_written_form(envelope)
-        except MissingObjectError:
-            continue
-        except IntegrityError as error:
-            audit.in_store(
-                kind_of(error.message), key, f"a statement of {match[1]}", error.message, _remedy(of), versions=of
-            )
-        else:
-            found[statement.entry] = statement
+    # One small request each, which take their time on a store that is far away.
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for match, outcome in zip(keys, threads.map(partial(_read, audit), keys), strict=True):
+            if isinstance(outcome, StageStatement):
+                found[outcome.entry] = outcome
+            elif outcome:
+                of = users.get(match[2], [])
+                what = f"a statement of {match[1]}"
+                audit.in_store(kind_of(outcome), match[0], what, outcome, _remedy(of), versions=of)
     return found
+
+
+def _read(audit: Audited, match: re.Match[str]) -> StageStatement | str:
+    """A statement, or what is wrong with it; empty when it has gone since it was listed."""
+    key = match[0]
+    try:
+        envelope = audit.store.get(key)
+        statement = read_statement(envelope, audit.keys, key)
+        if (statement.scenario, statement.entry) != (match[1], match[2]):
+            return f"it is the statement of {statement.address}, entry {statement.entry[:12]}"
+        require_written_form(envelope)
+    except MissingObjectError:
+        return ""
+    except IntegrityError as error:
+        return error.message
+    return statement
 
 
 def check_bundles(audit: Audited, statements: dict[str, StageStatement]) -> None:
