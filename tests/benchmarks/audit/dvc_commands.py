@@ -14,7 +14,8 @@ from tests.unit.flows.auditing.damages import STORE
 
 def said_by_dvc(root: Path) -> str:
     """Everything that the two commands complain about; of a whole checkout always the same."""
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     cache = root / ".dvc/cache"
     shutil.rmtree(cache, ignore_errors=True)
     config = root / ".dvc/config.local"
