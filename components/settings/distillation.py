@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from components.errors import SettingsError
 from components.settings.base import Settings
-from components.settings.losses import CrossEntropyLoss, DivergenceLoss, Loss, LossSettings, learns_from_auxiliary
+from components.settings.losses import (
+    CLICK,
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    DivergenceLoss,
+    Loss,
+    SoftBinaryCrossEntropyLoss,
+    learns_from_auxiliary,
+)
 
 _SHORT = ("lambda_hard", "lambda_soft", "temperature")
 
@@ -45,22 +53,30 @@ class DistillationSettings(Settings):
             raise ValueError("none of the losses teaches the served head; add {kind: cross_entropy}, or another on it")
         return self
 
-    @property
-    def terms(self) -> tuple[LossSettings, ...]:
-        """All terms, whichever way they were written."""
+    def terms(self, codec: str = "") -> tuple[Loss, ...]:
+        """All terms, whichever way they were written.
+
+        Args:
+            codec: Name of the cache's codec: the short form of one yes or no a row (``logit``) has binary terms.
+        """
         if self.losses is not None:
             return self.losses
+        if codec in CLICK:
+            soft = SoftBinaryCrossEntropyLoss(
+                kind="soft_binary_cross_entropy", weight=self.lambda_soft, temperature=self.temperature
+            )
+            return BinaryCrossEntropyLoss(kind="binary_cross_entropy", weight=self.lambda_hard), soft
         return (
             CrossEntropyLoss(kind="cross_entropy", weight=self.lambda_hard),
             DivergenceLoss(kind="divergence", weight=self.lambda_soft, temperature=self.temperature),
         )
 
 
-def check_cache(terms: Sequence[LossSettings], codec: Mapping[str, Any], where: str) -> None:
+def check_cache(distillation: DistillationSettings, codec: Mapping[str, Any], where: str) -> None:
     """Refuse terms that need of the soft-label cache what it does not hold.
 
     Args:
-        terms: Of a distillation.
+        distillation: The terms.
         codec: Name and settings of the cache's codec, as in its manifest: ``name``, ``k``, ``head``, ``hidden_dim``.
         where: The dotted key of the scenario, named in errors.
 
@@ -68,11 +84,10 @@ def check_cache(terms: Sequence[LossSettings], codec: Mapping[str, Any], where: 
         SettingsError: Names the key of the first such term, and what to set.
     """
     name = str(codec["name"])
-    for place, term in enumerate(terms):
+    for place, term in enumerate(distillation.terms(name)):
         if term.weight == 0:
             continue
-        kind = getattr(term, "kind", "")
-        key = f"'{where}.distillation.losses.{place}' ({kind})"
+        key = f"'{where}.distillation{'' if distillation.losses is None else f'.losses.{place}'}' ({term.kind})"
         if name not in term.codecs:
             known = " or ".join(sorted(term.codecs))
             raise SettingsError(
@@ -93,5 +108,5 @@ def check_cache(terms: Sequence[LossSettings], codec: Mapping[str, Any], where: 
             )
 
 
-def _nearest_codec(term: LossSettings) -> str:
+def _nearest_codec(term: Loss) -> str:
     return "top_k_tail" if "top_k_tail" in term.codecs else sorted(term.codecs)[0]

@@ -79,6 +79,7 @@ class CrossEntropyLoss(LossSettings):
 
     kind: Literal["cross_entropy"]
     """Which loss."""
+    codecs: ClassVar[frozenset[str]] = CATALOGUE
 
 
 class SampledCrossEntropyLoss(LossSettings):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.settings.base import Settings
-from components.settings.distillation import DistillationSettings
+from components.settings.distillation import DistillationSettings, check_cache
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
 from components.settings.prepare import PrepareSettings
 from components.settings.pruning import PruningSettings
@@ -72,3 +72,12 @@ class Params(Settings):
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} is not a scenario's name: use letters, digits, '_' and '-'")
         return value
+
+    @model_validator(mode="after")
+    def _labels_are_enough_for_the_losses(self) -> Params:
+        # Told here, and not by the stage that trains the student, which comes after the teacher's hours.
+        for name, scenario in self.scenarios.items():
+            kept = scenario.soft_labels
+            codec = {"name": kept.codec, "k": kept.k, "head": kept.head, "hidden_dim": int(kept.hidden_states)}
+            check_cache(scenario.distillation, codec, f"scenarios.{name}")
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,9 +58,11 @@ class DistillationTraining(NetworkTraining):
         # Labels that were not read from a cache have no codec, and are what their maker says they are.
         manifest = getattr(labels, "manifest", None)
         self._codec = {} if manifest is None else manifest.codec
-        terms = [term for term in distillation.terms if term.weight > 0]
+        terms: list[LossSettings] = [
+            term for term in distillation.terms(self._codec.get("name", "")) if term.weight > 0
+        ]
         if self._codec:
-            check_cache(distillation.terms, self._codec, where)
+            check_cache(distillation, self._codec, where)
         self._hard = next((term for term in terms if isinstance(term, CrossEntropyLoss)), None)
         self._soft = next((term for term in terms if isinstance(term, DivergenceLoss) and term.head == "served"), None)
         self._further = [term for term in terms if term is not self._hard and term is not self._soft]
@@ -80,7 +83,7 @@ class DistillationTraining(NetworkTraining):
         """The same without the terms that judge through something that is left behind."""
         return self._sum(batch, [term for term in self._further if not needs_companion(term)])
 
-    def _sum(self, batch: Batch, further: list[LossSettings]) -> torch.Tensor:
+    def _sum(self, batch: Batch, further: Sequence[LossSettings]) -> torch.Tensor:
         labels = self._labels_of(batch)
         step = Step(
             network=self.network,

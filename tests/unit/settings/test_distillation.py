@@ -10,7 +10,10 @@ from components.errors import SettingsError
 from components.settings.base import validated
 from components.settings.distillation import DistillationSettings, check_cache
 from components.settings.losses import ConstantSchedule, MovingSchedule
+from components.settings.reading import read_document
+from components.settings.scenario import Params
 from components.training.losses.schedules import scheduled_share
+from tests.stage_modules import ROOT
 
 HARD = {"kind": "cross_entropy", "weight": 0.2}
 LIST = {"name": "top_k_tail", "k": 64}
@@ -27,8 +30,9 @@ def refusal(**given: Any) -> str:
 
 
 def unmet(loss: dict[str, Any], codec: dict[str, Any]) -> str:
+    hard = {"kind": "binary_cross_entropy"} if codec["name"] == "logit" else HARD
     with pytest.raises(SettingsError) as caught:
-        check_cache(settings(losses=[HARD, loss]).terms, codec, "scenarios.shop")
+        check_cache(settings(losses=[hard, loss]), codec, "scenarios.shop")
     return str(caught.value)
 
 
@@ -40,8 +44,8 @@ def test_the_short_form_is_a_list_of_two() -> None:
             {"kind": "divergence", "weight": 0.7, "temperature": 2.0},
         ]
     )
-    assert short.terms == long.terms
-    assert settings().terms == settings(losses=[HARD, {"kind": "divergence", "weight": 0.8}]).terms
+    assert short.terms() == long.terms()
+    assert settings().terms() == settings(losses=[HARD, {"kind": "divergence", "weight": 0.8}]).terms()
 
 
 def test_both_forms_at_once_contradict_each_other() -> None:
@@ -115,8 +119,31 @@ def test_a_cache_that_lacks_something_is_refused_by_key_and_remedy(
 def test_a_cache_that_has_everything_is_taken_and_a_loss_without_weight_needs_nothing() -> None:
     with_hidden = {**LIST, "hidden_dim": 64}
     kinds = ["divergence", "decoupled_divergence", "correlation", "relaxed_ranking", "hint", "topology"]
-    check_cache(settings(losses=[HARD, *({"kind": kind} for kind in kinds)]).terms, with_hidden, "scenarios.shop")
-    check_cache(settings(losses=[HARD, {"kind": "hint", "weight": 0}]).terms, LIST, "scenarios.shop")
+    check_cache(settings(losses=[HARD, *({"kind": kind} for kind in kinds)]), with_hidden, "scenarios.shop")
+    check_cache(settings(losses=[HARD, {"kind": "hint", "weight": 0}]), LIST, "scenarios.shop")
+
+
+def test_params_refuse_a_loss_that_the_scenarios_own_cache_will_not_serve() -> None:
+    document = read_document(ROOT)
+    validated(Params, document, "")
+    synthetic = document["scenarios"]["synthetic"]
+    synthetic["distillation"] = {"losses": [HARD, {"kind": "hint"}]}
+    with pytest.raises(SettingsError, match=r"'scenarios\.synthetic\.distillation\.losses\.1' \(hint\) needs"):
+        validated(Params, document, "")
+    synthetic["soft_labels"]["hidden_states"] = True
+    validated(Params, document, "")
+    synthetic["distillation"] = {"losses": [HARD]}
+    synthetic["soft_labels"] = {"codec": "logit"}
+    with pytest.raises(SettingsError, match=r"losses\.0' \(cross_entropy\) needs soft labels of codec"):
+        validated(Params, document, "")
+
+
+def test_the_short_form_of_a_click_has_binary_terms() -> None:
+    short = settings(lambda_hard=0.3, lambda_soft=0.7, temperature=2.0)
+    hard, soft = short.terms("logit")
+    assert (hard.kind, hard.weight) == ("binary_cross_entropy", 0.3)
+    assert (soft.kind, soft.weight, soft.temperature) == ("soft_binary_cross_entropy", 0.7, 2.0)
+    check_cache(short, {"name": "logit"}, "scenarios.shop")
 
 
 @pytest.mark.parametrize(("kind", "quarter"), [("linear", 0.25), ("cosine", 0.1464466)])
