@@ -35,7 +35,9 @@ _BLOCK = re.compile(
     rf"(?:    params:\n((?:      [^\n]*\n)+))?(?:    outs:\n({_SECTION}))?".encode()
 )
 _HEAD = re.compile(rb"schema: '2\.0'\nstages:\n(?=  \S)")
-_STARTS = re.compile(rb"^  (?=\S)", re.MULTILINE)
+_FIRST_LINE = b":\n    cmd: "
+_PATH = re.compile(rb"^ +path: '?([^'\n]+)'?$", re.MULTILINE)
+_STARTED = re.compile(rb"^ +warm_start: ['\"]?([0-9a-f]{64})['\"]?$", re.MULTILINE)
 _CODE = b"    - path: components/"
 # Anchors and aliases reach from one stage into another.
 _ANCHOR = re.compile(rb" [&*][A-Za-z0-9]")
@@ -168,6 +170,8 @@ class StageRun:
     @property
     def warm_start(self) -> str | None:
         """Digest of the teacher that training started from; None when it started anew."""
+        if isinstance(self._params, bytes) and not _STARTED.search(self._params):
+            return None
         for value in self.settings.values():
             found = value.get("warm_start") if isinstance(value, dict) else None
             if isinstance(found, str) and _WARM.fullmatch(found):
@@ -177,8 +181,11 @@ class StageRun:
     @property
     def _source(self) -> str:
         """``source.path`` where it is among the parameters."""
-        if isinstance(self._params, bytes) and b" path: " not in self._params:
-            return ""
+        if isinstance(self._params, bytes) and b'path: "' not in self._params and b"''" not in self._params:
+            # Most stages read no source; to parse the parameters of all would take longer than all the rest.
+            told = tuple(one.decode().rstrip("/") for one in _PATH.findall(self._params))
+            if not any(path.startswith(told) for path, _ in map(_named, self._deps)):
+                return ""
         source = self.settings.get("source")
         return str(source.get("path") or "").rstrip("/") if isinstance(source, dict) else ""
 
@@ -213,7 +220,7 @@ def parse_lock(content: bytes, known: Known | None = None) -> list[StageRun]:
     known = Known.nothing() if known is None else known
     if not (head := _HEAD.match(content)):
         return parse_yaml(content)
-    starts = [found.start() for found in _STARTS.finditer(content, head.end())]
+    starts = _starts(content, head.end())
     runs = []
     for start, end in zip(starts, [*starts[1:], len(content)], strict=True):
         block = content[start:end]
@@ -223,6 +230,15 @@ def parse_lock(content: bytes, known: Known | None = None) -> list[StageRun]:
         known.stages[block] = run
         runs.append(run)
     return runs if len({run.address for run in runs}) == len(runs) else parse_yaml(content)
+
+
+def _starts(content: bytes, first: int) -> list[int]:
+    """Where stages begin: at the line before their command. A stage of another form makes its block one."""
+    starts, position = [], content.find(_FIRST_LINE, first)
+    while position >= 0:
+        starts.append(content.rfind(b"\n", 0, position) + 1)
+        position = content.find(_FIRST_LINE, position + 1)
+    return starts if starts[:1] == [first] else [first, *starts]
 
 
 def parse_yaml(content: bytes) -> list[StageRun]:
