@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class PackageContent:
         lineage: Digests, the commit and the version, all text; they go into the model's metadata too.
         dirty: Was code or a parameter changed since that commit? None: unknown.
         params: The scenario in params.yaml.
+        requests: The golden requests; None: the task's own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class PackageContent:
     lineage: Mapping[str, str]
     dirty: bool | None
     params: Mapping[str, Any]
+    requests: Sequence[Mapping[str, Any]] | None = None
 
 
 def write_package(folder: Path, content: PackageContent, task: Task) -> None:
@@ -103,7 +105,7 @@ def _signature(model: Path, task: str) -> dict[str, Any]:
 def _golden(predictor: Predictor, content: PackageContent, task: Task) -> dict[str, Any]:
     requests = [
         {**request, **predictor.answering.expected(predictor.ask(request))}
-        for request in task.golden_requests(GOLDEN_REQUESTS)
+        for request in (task.golden_requests(GOLDEN_REQUESTS) if content.requests is None else content.requests)
     ]
     scores = np.array([score for request in requests for score in request["scores"]] or [0.0])
     integers = int(content.choice["variant"].get("activation_bits", 32)) < 32

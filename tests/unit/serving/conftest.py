@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from components.data.dataset import PreparedDataset
 from components.serving.packaging import PackageContent, write_package
 from components.storage.atomic import read_json
 from components.tasks.building import open_task
-from components.tasks.next_item import NextItem
 from tests.unit.evaluation.tiny_artifacts import MAX_LENGTH, make_artifacts
 
 FIGURES = {
@@ -34,23 +33,15 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, prepared_folder: Path, p
     return folder
 
 
-def golden_requests(self: NextItem, count: int) -> list[dict[str, Any]]:
-    """A few histories of every length."""
-    ids, random = self.outcome_ids, np.random.default_rng(0)
-    drawn = [random.integers(0, self.outcomes, size=size).tolist() for size in (1, 3, 8, 20)]
-    return [{"history": [ids[item] for item in items], "k": 10, "exclude_seen": True} for items in drawn]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def few_golden_requests() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NextItem, "golden_requests", golden_requests)
-        yield
+def requests_of(histories: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Golden requests of some histories."""
+    return [{"history": list(history), "k": 10, "exclude_seen": True} for history in histories]
 
 
 @pytest.fixture(scope="session")
 def content(artifacts: Path, prepared: PreparedDataset) -> PackageContent:
     variant = read_json(artifacts / "quantized" / "variants.json")["variants"][1]
+    ids, random = prepared.catalogue["id"].to_list(), np.random.default_rng(0)
     return PackageContent(
         name="tiny",
         model=artifacts / "quantized" / variant["file"],
@@ -63,6 +54,7 @@ def content(artifacts: Path, prepared: PreparedDataset) -> PackageContent:
         lineage=LINEAGE,
         dirty=False,
         params={"seed": 0},
+        requests=requests_of([random.choice(ids, size).tolist() for size in (1, 3, 8, 20)]),
     )
 
 

@@ -26,6 +26,7 @@ from components.settings.source import SyntheticSource
 from components.soft_labels.manifest import MANIFEST_NAME, record_name, written
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
+from components.tasks.building import open_task
 from components.training.teacher_store import put_teacher
 from flows.auditing.witness import WITNESS
 from flows.finalizing import FinishedRun, finalize
@@ -34,7 +35,7 @@ from flows.repository import identity, store_of
 from flows.switching import mark_stage, roll_back
 from tests.unit.evaluation.tiny_artifacts import MAX_LENGTH, make_artifacts
 from tests.unit.flows.small_checkout import VERDICT, dvc, git
-from tests.unit.serving.conftest import FIGURES, LINEAGE
+from tests.unit.serving.conftest import FIGURES, LINEAGE, requests_of
 from tests.unit.soft_labels.synthetic_cache import synthetic_cache
 
 NAMES = ("tiny", "small")
@@ -151,12 +152,11 @@ def _new_source(root: Path, store: ObjectStore, made: Path, name: str, number: i
 
 
 def _package(folder: Path, artifacts: Path, name: str, number: int, lineage: dict[str, str]) -> None:
-    dataset = read_dataset(artifacts / "dataset")
+    task = open_task("next_item", artifacts / "dataset", MAX_LENGTH)
     variant = read_json(artifacts / "quantized" / "variants.json")["variants"][1]
     random = np.random.default_rng(number)
     content = PackageContent(
         name=name,
-        task="next_item",
         model=artifacts / "quantized" / variant["file"],
         choice={
             **{"chosen": variant["name"], "reason": "the smallest", "made_from": "pruned", "variant": variant},
@@ -167,10 +167,10 @@ def _package(folder: Path, artifacts: Path, name: str, number: int, lineage: dic
         lineage=lineage,
         dirty=False,
         params={"seed": number},
-        histories=[random.integers(0, dataset.items, size=size).tolist() for size in (1, 3, 8)],
+        requests=requests_of([random.choice(task.outcome_ids, size).tolist() for size in (1, 3, 8)]),
     )
     folder.mkdir()
-    write_package(folder, content, dataset)
+    write_package(folder, content, task)
 
 
 def _made(folder: Path) -> Path:

@@ -26,10 +26,12 @@ from components.settings.source import SyntheticSource, TableSource
 from components.soft_labels.manifest import CacheIdentity, Manifest, record_name, written
 from components.storage.atomic import write_json
 from components.storage.folder_store import FolderStore
+from components.tasks.building import task_of
 from flows.auditing.sketching import DURING, sketch_here
 from flows.finalizing import FinishedRun, Registered, finalize
 from flows.repository import store_of
 from tests.unit.flows.small_checkout import SCENARIO, VERDICT, dvc, git
+from tests.unit.serving.conftest import requests_of
 from tests.unit.soft_labels.synthetic_cache import synthetic_cache
 
 PERSON = "person-0017@example.org"
@@ -147,9 +149,13 @@ def _version(root: Path, content: PackageContent, rows: pl.DataFrame, key: str) 
     people = pl.read_parquet(made / "dataset" / "users.parquet").sort("user")["id"].to_list()
     # The golden requests are histories of the first one, and of PERSON where they are there.
     chosen = [people.index(one) for one in (PERSON, OTHER) if one in people]
-    histories = [dataset.item[dataset.offsets[user] : dataset.offsets[user] + 6].tolist() for user in chosen]
+    ids = dataset.catalogue["id"].to_list()
+    first = [dataset.item[dataset.offsets[user] : dataset.offsets[user] + 6].tolist() for user in chosen]
+    requests = requests_of([[ids[item] for item in items] for items in first])
     lineage = {**content.lineage, "dataset": dataset.digest, "commit": git(root, "rev-parse", "HEAD")}
-    write_package(made / "package", replace(content, lineage=lineage, histories=histories), dataset)
+    write_package(
+        made / "package", replace(content, lineage=lineage, requests=requests), task_of("next_item", dataset, 8)
+    )
     dvc(root, "repro", "-q")
     git(root, "checkout", "-q", "--", ".")
     sketch_here(root, SCENARIO, DURING)
