@@ -172,7 +172,8 @@ def find_person(
     known = data_versions(history.locks, scenario)
     for number, one in enumerate(known, start=1):
         _ask(places, one, person, key)
-        if one.known == "sketch alone" and sketch_id(one.outputs) in told:
+        # Whether it had a sketch or was known by its bytes: the receipt says that they were in it.
+        if one.known in ("sketch alone", "unknown") and sketch_id(one.outputs) in told:
             one.known = "erased"
             found.erased.append(one)
         elif one.holds:
