@@ -120,3 +120,18 @@ def test_an_address_that_is_none_is_a_clear_error(checkout: Path) -> None:
     with pytest.raises(StorageError, match="is no folder"):
         verify_and_repair(checkout, addresses=["nowhere"])
     assert signing_key(checkout / ".recstill/keys").local
+
+
+def test_what_has_no_copy_comes_back_by_running_its_stages_again(checkout: Path) -> None:
+    bare(checkout)
+    file = max(objects(checkout)["remote"], key=lambda one: (checkout / one).stat().st_size)
+    content = (checkout / file).read_bytes()
+    (checkout / file).unlink()
+    status, document = run("--repair", "--json")
+    assert status == FOUND and [one["from"] for one in json.loads(document)["repairs"]] == [""]
+    status, document = run("--repair", "--reproduce", "--json")
+    record = json.loads(document)
+    assert status == 0 and record["damage"] == 0
+    assert any("reproduced" in one["from"] for one in record["repairs"])
+    assert (checkout / file).read_bytes() == content
+    assert git(checkout, "worktree", "list").count("\n") == 0, "the worktree is removed"
