@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from components.errors import IntegrityError, RecstillError
 from components.storage.contract import MissingObjectError, ObjectStore
 from flows.auditing.recalled import inherited, recalls_now, require_not_recalled
-from flows.auditing.witness import WITNESS, anchor_of, check_and_remember
+from flows.auditing.witness import WITNESS, anchor_of, check_and_remember, remember
 from flows.repository import is_repository, store_of, without_credentials
 from flows.trust import signer, trusted
 
@@ -57,7 +57,14 @@ def live_switch(root: Path, store: ObjectStore, name: str) -> Switch | None:
         DeploymentError: The log is not whole, or was cut: nothing may be built on it.
         StorageError: The store cannot be read.
     """
-    from components.serving.pointer import current, switch_log
+    from components.serving.pointer import current
+
+    _require_whole(root, store, name)
+    return current(store, name, trusted(root))
+
+
+def _require_whole(root: Path, store: ObjectStore, name: str) -> None:
+    from components.serving.pointer import switch_log
 
     if problem := check_and_remember(root, store, switch_log(store, name)):
         raise DeploymentError(
@@ -65,7 +72,6 @@ def live_switch(root: Path, store: ObjectStore, name: str) -> Switch | None:
             "Put it back from a copy: `recstill verify --repair --from ADDRESS`. If the store was begun anew "
             f"on purpose, delete {WITNESS}.",
         )
-    return current(store, name, trusted(root))
 
 
 def switch_to(
@@ -111,7 +117,7 @@ def switch_to(
             f"another switch of {release.name} was faster than that to v{release.version}: {other}",
             f"Look at it (`recstill versions {release.name}`), then decide again; nothing was changed.",
         ) from None
-    check_and_remember(root, store, switch_log(store, release.name))
+    remember(root, store, switch_log(store, release.name), done.number, done.digest)
     return done
 
 
@@ -152,7 +158,7 @@ def roll_back(root: Path, name: str, to: int | None, *, who: str, why: str, say:
     from components.serving.releases import verify_release
 
     store = store_of(root)
-    live_switch(root, store, name)  # the log is whole
+    _require_whole(root, store, name)
     switches = history(store, name, trusted(root))
     if not switches:
         raise DeploymentError(

@@ -93,6 +93,18 @@ class SignedLog:
         found = (self._pattern.fullmatch(entry.key) for entry in self.store.list(f"{self.prefix}/"))
         return sorted(int(match[1]) for match in found if match)
 
+    def newest(self) -> int:
+        """Number of the newest entry, from one listing; 0: the log is empty.
+
+        Raises:
+            IntegrityError: The log has a gap.
+            StorageError: The store cannot be read.
+        """
+        numbers = self.numbers()
+        if gap := _gap(numbers):
+            raise self._missing(gap)
+        return len(numbers)
+
     def head(self, keys: Sequence[PublicKey]) -> LogEntry | None:
         """The newest entry, and that it follows the one before it; None when the log is empty.
 
@@ -103,13 +115,11 @@ class SignedLog:
             IntegrityError: The log has a gap, or one of these two entries is not right.
             StorageError: The store cannot be read.
         """
-        numbers = self.numbers()
-        if gap := _gap(numbers):
-            raise self._missing(gap)
-        if not numbers:
+        newest = self.newest()
+        if not newest:
             return None
-        before = self.read(numbers[-2], keys) if len(numbers) > 1 else None
-        return self.read(numbers[-1], keys, after=before)
+        before = self.read(newest - 1, keys) if newest > 1 else None
+        return self.read(newest, keys, after=before)
 
     def entries(self, keys: Sequence[PublicKey]) -> list[LogEntry]:
         """All entries, oldest first.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.errors import IntegrityError
-from components.provenance.signed_log import LogEntry, SignedLog, anchor_problem
+from components.provenance.signed_log import SignedLog, anchor_problem
 from components.storage.atomic import write_json
 from components.storage.contract import ObjectStore
 from flows.registry import STAGE
@@ -55,18 +55,40 @@ def check_and_remember(root: Path, store: ObjectStore, log: SignedLog) -> str | 
         StorageError: The store cannot be read, or the witness not written.
         SettingsError: There is no key to trust.
     """
-    address = without_credentials(store.address)
-    path = main_checkout(root) / WITNESS
-    known = _read(path).get(address, {}).get(log.prefix, {"number": 0, "digest": ""})
+    known = _read(main_checkout(root) / WITNESS).get(without_credentials(store.address), {}).get(log.prefix)
+    known = known or {"number": 0, "digest": ""}
     if problem := anchor_problem(log, known["number"], known["digest"]):
         return f"{problem}; {WITNESS} remembers it"
     try:
+        # What is remembered was checked when it was remembered, and has not changed.
+        if log.newest() == known["number"]:
+            return None
         head = log.head(trusted(root))
     except IntegrityError as error:
         return error.message
-    if head is not None and head.number > known["number"]:
-        _remember(path, address, log.prefix, head)
+    if head is not None:
+        remember(root, store, log, head.number, head.digest)
     return None
+
+
+def remember(root: Path, store: ObjectStore, log: SignedLog, number: int, digest: str) -> None:
+    """Remember an entry that was checked, or written here, unless a newer one is remembered already.
+
+    Raises:
+        StorageError: The witness cannot be written.
+    """
+    path = main_checkout(root) / WITNESS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        logs = _read(path)
+        of_store = logs.setdefault(without_credentials(store.address), {})
+        if number > of_store.get(log.prefix, {"number": 0})["number"]:
+            of_store[log.prefix] = {"number": number, "digest": digest}
+            write_json(path, {"format": _FORMAT, "logs": logs})
+    finally:
+        os.close(handle)
 
 
 def anchor_of(number: int, digest: str) -> str:
@@ -103,20 +125,6 @@ def anchor_problems(root: Path, name: str, log: SignedLog) -> list[str]:
         if problem := anchor_problem(log, one.number, one.digest):
             found.append(f"{problem}; the tag {one.tag} names it")
     return found
-
-
-def _remember(path: Path, address: str, prefix: str, head: LogEntry) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        logs = _read(path)
-        of_store = logs.setdefault(address, {})
-        if head.number > of_store.get(prefix, {"number": 0})["number"]:
-            of_store[prefix] = {"number": head.number, "digest": head.digest}
-            write_json(path, {"format": _FORMAT, "logs": logs})
-    finally:
-        os.close(handle)
 
 
 def _read(path: Path) -> dict[str, Any]:
