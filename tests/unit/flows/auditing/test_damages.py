@@ -59,7 +59,7 @@ def test_one_that_looks_at_names_and_sizes_fails_the_same_test(registered_checko
         found, _ = found_of(registered_checkout, tmp_path, damages, sizes_only)
         clean = sizes_only(registered_checkout)
     assert clean == []
-    assert {damage.kind for damage in found} >= {"delete"}
+    assert {damage.kind for damage in found} & {"cut", "delete"}, "it is not blind to everything"
     assert not {damage.kind for damage in found} & {"flip", "edited lock", "signed by another key"}
     assert len(found) < len(damages) / 2
 
