@@ -37,7 +37,8 @@ def checkout(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def run(checkout: Path, *results: StageResult) -> list[str]:
     said: list[str] = []
     attest_run(checkout, SCENARIO, results, said.append)
-    return said
+    # The files that this scenario calls tables are none, which the sketch of who is in them tells on a line of its own.
+    return [line for line in said if "sketch" not in line]
 
 
 def stored(checkout: Path) -> StageStatement:
