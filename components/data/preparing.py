@@ -90,7 +90,7 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
         "format": 1,
         "digest": content_digest(item, timestamp, split, offsets, item_ids.to_list()),
         "source_digest": source_digest,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json", exclude={"kind"}),
         "users": len(user_ids),
         "items": len(item_ids),
         "events": len(user),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import IntegrityError
+from components.errors import IntegrityError, SettingsError
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
-from components.settings.network import NetworkSettings
+from components.networks.perceptron import Perceptron, PerceptronRecord
+from components.settings.network import NetworkSettings, PerceptronSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -20,10 +21,30 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         settings: Its shape.
         outcomes: K.
         sizes: Of its inputs, as the task gives them.
+
+    Raises:
+        SettingsError: The network is not for this task.
     """
+    if isinstance(settings, PerceptronSettings):
+        if not sizes:
+            raise SettingsError(
+                "a perceptron is for tasks over a fixed number of values", "Choose another `network.kind`."
+            )
+        record = PerceptronRecord(
+            outcomes=outcomes,
+            hidden=settings.hidden,
+            dropout=settings.dropout,
+            mean=tuple(sizes["mean"]),
+            scale=tuple(sizes["scale"]),
+        )
+        return Perceptron(record)
+    if sizes:
+        raise SettingsError(
+            "a causal transformer is for tasks over histories of items", "Choose another `network.kind`."
+        )
     head_dim = settings.dim // settings.heads
     block = BlockRecord(heads=settings.heads, head_dim=head_dim, ffn_dim=settings.ffn_dim, scale=head_dim**-0.5)
-    record = CausalTransformerRecord(
+    shape = CausalTransformerRecord(
         items=outcomes,
         max_length=settings.max_length,
         dim=settings.dim,
@@ -33,7 +54,7 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         embedding_scale=1.0,
         blocks=(block,) * settings.blocks,
     )
-    return CausalTransformer(record)
+    return CausalTransformer(shape)
 
 
 def network_of(record: dict[str, Any]) -> PredictionNetwork:
@@ -44,6 +65,8 @@ def network_of(record: dict[str, Any]) -> PredictionNetwork:
     """
     if record.get("network") == "causal_transformer":
         return CausalTransformer(CausalTransformerRecord.model_validate(record))
+    if record.get("network") == "perceptron":
+        return Perceptron(PerceptronRecord.model_validate(record))
     raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.settings.base import Settings
 
@@ -36,5 +36,31 @@ class CausalTransformerSettings(Settings):
         return self
 
 
-NetworkSettings = CausalTransformerSettings
+class PerceptronSettings(Settings):
+    """Linear layers with ReLU between them, over a fixed number of values."""
+
+    kind: Literal["perceptron"]
+    """The architecture."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
+    """Channels of each hidden layer; none makes a linear model."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout after each hidden layer."""
+
+    @property
+    def max_length(self) -> int:
+        """There is no history."""
+        return 0
+
+
+def _kind_of(value: Any) -> str:
+    default = "causal_transformer"
+    return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
+
+
+NetworkSettings = CausalTransformerSettings | PerceptronSettings
 """Any of them."""
+NetworkSection = Annotated[
+    Annotated[CausalTransformerSettings, Tag("causal_transformer")] | Annotated[PerceptronSettings, Tag("perceptron")],
+    Discriminator(_kind_of),
+]
+"""As it stands in params.yaml; a causal transformer need not say what it is."""

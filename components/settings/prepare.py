@@ -12,6 +12,8 @@ from components.settings.base import Settings
 class PrepareSettings(Settings):
     """Filter, order and split of the events."""
 
+    kind: Literal["events"] = "events"
+    """Events of users and items."""
     min_user_events: int = Field(default=5, ge=3)
     """k-core: users with fewer events are dropped, again and again until nothing changes. Three is the least that
     leaves a training, a validation and a test event."""

@@ -10,12 +10,12 @@ from pydantic import Field, field_validator, model_validator
 from components.settings.base import Settings
 from components.settings.distillation import DistillationSettings, check_cache
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
-from components.settings.prepare import PrepareSettings
+from components.settings.preparing import PrepareSection
 from components.settings.pruning import PruningSettings
 from components.settings.quantization import QuantizationSettings
 from components.settings.retraining import RetrainingSettings
 from components.settings.soft_labels import SoftLabelSettings
-from components.settings.source import SourceSettings
+from components.settings.sources import SourceSection
 from components.settings.student import StudentSettings
 from components.settings.teacher import TeacherSettings
 from components.settings.training import TrainerSettings
@@ -24,13 +24,13 @@ from components.settings.training import TrainerSettings
 class Scenario(Settings):
     """One task on one source: from raw events to a package."""
 
-    task: Literal["next_item"]
+    task: Literal["next_item", "binary"]
     """What is predicted."""
     seed: int = Field(ge=0)
     """Seed of every random choice in training and pruning."""
-    source: SourceSettings
+    source: SourceSection
     """Where the events come from."""
-    prepare: PrepareSettings
+    prepare: PrepareSection
     """Filter, order and split."""
     teacher: TeacherSettings
     """The large network."""

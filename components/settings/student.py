@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from components.settings.base import Settings
-from components.settings.network import CausalTransformerSettings
+from components.settings.network import CausalTransformerSettings, NetworkSection
 from components.settings.training import OptimizationSettings
 
 
 class StudentSettings(Settings):
     """The small network, trained twice: from the teacher's soft labels, and alone as a baseline."""
 
-    network: CausalTransformerSettings = CausalTransformerSettings(dim=32, blocks=1, ffn_dim=64)
+    network: NetworkSection = CausalTransformerSettings(dim=32, blocks=1, ffn_dim=64)
     """Shape before pruning."""
     optimization: OptimizationSettings = OptimizationSettings()
     """How it is trained."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 
 from components.settings.base import Settings
-from components.settings.network import CausalTransformerSettings
+from components.settings.network import CausalTransformerSettings, NetworkSection
 from components.settings.training import OptimizationSettings
 
 
 class TeacherSettings(Settings):
     """The large network, or an ensemble of several that counts as one teacher."""
 
-    network: CausalTransformerSettings = CausalTransformerSettings()
+    network: NetworkSection = CausalTransformerSettings()
     """Shape of each member."""
     optimization: OptimizationSettings = OptimizationSettings()
     """How each member is trained."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from components.settings.prepare import PrepareSettings
+from typing import Any
+
+from components.settings.preparing import PrepareSection
 from components.stages.workspace import Workspace, run_stage
 from components.tasks.building import task_class
 
 
 def work(workspace: Workspace) -> None:
     """Write ``dataset/``."""
-    settings = workspace.settings("prepare", PrepareSettings)
+    union: Any = PrepareSection
+    settings: PrepareSection = workspace.settings("prepare", union)
     task = task_class(workspace.value("task"))
     for line in task.prepare(workspace.artifacts, workspace.artifacts / "dataset", settings):
         print(line)

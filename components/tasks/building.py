@@ -28,8 +28,20 @@ def _recommending() -> type[Answering]:
     return Recommending
 
 
-_TASKS: dict[str, Callable[[], type[Task]]] = {"next_item": _next_item}
-_ANSWERING: dict[str, Callable[[], type[Answering]]] = {"next_item": _recommending}
+def _binary() -> type[Task]:
+    from components.tasks.binary import Binary
+
+    return Binary
+
+
+def _predicting() -> type[Answering]:
+    from components.tasks.predicting import Predicting
+
+    return Predicting
+
+
+_TASKS: dict[str, Callable[[], type[Task]]] = {"next_item": _next_item, "binary": _binary}
+_ANSWERING: dict[str, Callable[[], type[Answering]]] = {"next_item": _recommending, "binary": _predicting}
 
 
 def task_names() -> list[str]:

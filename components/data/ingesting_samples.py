@@ -1,0 +1,114 @@
+"""From a source of samples to checked ones: what is missing, endless or there twice is put aside with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from components.data.digits import read_digits
+from components.data.idx import idx_files, read_mnist
+from components.data.ingesting import Ingested
+from components.data.rows import SourceFile, source_file
+from components.data.samples import RawSamples, samples_digest
+from components.data.synthetic_samples import draw_samples
+from components.data.validation import counts_by_reason, require_acceptable
+from components.data.vocabulary import vocabulary
+from components.errors import DataError
+from components.settings.sample_source import DigitsSource, MnistSource, SampleSource, SyntheticSamplesSource
+
+_REASONS = ("label is missing", "a value is missing or not finite", "the same sample again")
+
+
+def ingest_samples(settings: SampleSource, root: Path) -> Ingested:
+    """Read all of a source of samples.
+
+    Args:
+        settings: ``scenarios.<scenario>.source``.
+        root: The checkout, which relative paths start from.
+
+    Raises:
+        DataError: The source cannot be read, or has too many bad samples, or fewer than two labels.
+    """
+    raw, files, about = _read(settings, root)
+    labels = raw.labels.cast(pl.String)
+    finite = np.isfinite(raw.values).all(axis=1)
+    values = np.where(finite[:, None], raw.values, 0.0).astype(np.float32)
+    # A sample that came twice could stand in training and test at once. Of a test sample, the copy in training goes.
+    first = np.zeros(len(values), dtype=bool)
+    apart = np.zeros(len(values), dtype=bool) if raw.is_test is None else raw.is_test
+    order = np.argsort(~apart, kind="stable")
+    _, places = np.unique(values[order], axis=0, return_index=True)
+    first[order[places]] = True
+    reason = np.select([labels.is_null().to_numpy(), ~finite, ~first], [0, 1, 2], default=-1)
+    good = reason < 0
+    bad = np.flatnonzero(~good)
+    rejected = pl.DataFrame(
+        {
+            "file": pl.repeat(raw.file, len(bad), dtype=pl.String, eager=True),
+            "row": bad + 1,
+            "user": pl.repeat(None, len(bad), dtype=pl.String, eager=True),
+            "item": labels.gather(bad),
+            "timestamp": pl.repeat(None, len(bad), dtype=pl.String, eager=True),
+            "reason": pl.Series([_REASONS[number] for number in reason[bad]], dtype=pl.String),
+        }
+    )
+    require_acceptable(rejected, len(labels), settings.max_rejected_share)
+    kept = np.flatnonzero(good)
+    events = pl.DataFrame(
+        {
+            "row": kept,
+            "label": labels.gather(kept),
+            "is_test": pl.Series([None] * len(kept) if raw.is_test is None else raw.is_test[kept], dtype=pl.Boolean),
+            "values": pl.Series(values[kept], dtype=pl.Array(pl.Float32, values.shape[1])),
+        }
+    )
+    words = vocabulary(events["label"])
+    if len(words) < 2:
+        raise DataError(
+            f"all {len(events):,} samples of {settings.path} have the label {words[0] if len(words) else None!r}: "
+            "there is nothing to tell apart",
+            "Bring samples of two labels at least.",
+        )
+    items = words.rename("id").to_frame().with_columns(title=pl.lit(None, dtype=pl.String))
+    record = {
+        "kind": settings.kind,
+        "path": settings.path,
+        "about": about,
+        "files": [asdict(file) for file in files],
+        "rows": len(labels),
+        "rejected": counts_by_reason(rejected),
+        "events": len(events),
+        "users": 0,
+        "items": len(words),
+        "first_event": None,
+        "last_event": None,
+        "shape": list(raw.shape),
+        "names": list(raw.names),
+        "digest": samples_digest(events),
+    }
+    return Ingested(events, items, rejected, record)
+
+
+def sample_summary(record: dict[str, Any]) -> list[str]:
+    """What was found, as plain lines for the console."""
+    rejected = ", ".join(f"{count:,} x {reason}" for reason, count in record["rejected"].items()) or "none"
+    shape = " x ".join(map(str, record["shape"]))
+    return [
+        f"read {record['rows']:,} samples of {shape} values from {record['path']}; rejected: {rejected}",
+        f"{record['events']:,} samples with {record['items']:,} labels",
+    ]
+
+
+def _read(settings: SampleSource, root: Path) -> tuple[RawSamples, list[SourceFile], dict[str, Any]]:
+    if isinstance(settings, SyntheticSamplesSource):
+        return draw_samples(settings), [], {"title": "Synthetic samples"}
+    if isinstance(settings, DigitsSource):
+        return read_digits()
+    assert isinstance(settings, MnistSource)
+    files = idx_files(root / settings.path)
+    about = {"title": "MNIST", "citation": "LeCun, Bottou, Bengio and Haffner, 1998"}
+    return read_mnist(files), [source_file(path) for path in files], about

@@ -1,0 +1,22 @@
+"""``scenarios.*.prepare`` of any kind: of events, which need not say so, or of samples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from components.settings.prepare import PrepareSettings
+from components.settings.sample_prepare import SamplePrepareSettings
+
+
+def kind_of(value: Any) -> str:
+    """``events`` unless something else is named."""
+    kind = value.get("kind", "events") if isinstance(value, dict) else getattr(value, "kind", "events")
+    return str(kind)
+
+
+PrepareSection = Annotated[
+    Annotated[PrepareSettings, Tag("events")] | Annotated[SamplePrepareSettings, Tag("samples")],
+    Discriminator(kind_of),
+]

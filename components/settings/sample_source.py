@@ -1,0 +1,58 @@
+"""``scenarios.*.source`` of samples with a label: values in, a label out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.settings.base import Settings
+
+
+class _Samples(Settings):
+    path: str
+    """What ingest reads; DVC runs ingest again when it changes."""
+    max_rejected_share: float = Field(default=0.01, ge=0, le=1)
+    """The stage fails when a greater share of samples than this is bad."""
+
+    @property
+    def exclude(self) -> None:
+        """Samples are of nobody who could be left out."""
+        return None
+
+    @property
+    def as_of(self) -> None:
+        """Samples have no time."""
+        return None
+
+
+class SyntheticSamplesSource(_Samples):
+    """Samples with hard labels 0 and 1, drawn by a seeded generator from a rule that a network can learn."""
+
+    kind: Literal["synthetic-samples"]
+    """A seeded generator."""
+    samples: int = Field(default=1000, ge=20)
+    """How many samples."""
+    features: int = Field(default=10, ge=4)
+    """Values of a sample; the first four count."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the generator."""
+
+
+class DigitsSource(_Samples):
+    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
+
+    kind: Literal["digits"]
+    """scikit-learn's digits."""
+
+
+class MnistSource(_Samples):
+    """MNIST from its four files, plain or gzipped; its own test images are the test."""
+
+    kind: Literal["mnist"]
+    """A folder with the files of MNIST."""
+
+
+SampleSource = SyntheticSamplesSource | DigitsSource | MnistSource
+SAMPLE_KINDS = ("synthetic-samples", "digits", "mnist")
+SampleSourceSettings = Annotated[SampleSource, Field(discriminator="kind")]

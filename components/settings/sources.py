@@ -1,0 +1,12 @@
+"""``scenarios.*.source`` of any kind: events of users and items, or samples with a label."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.settings.sample_source import SampleSource
+from components.settings.source import PublishedSource, SyntheticSource, TableSource
+
+SourceSection = Annotated[PublishedSource | TableSource | SyntheticSource | SampleSource, Field(discriminator="kind")]

@@ -1,0 +1,195 @@
+"""Samples with a label: from a source to a package that predicts, by the real stages with tiny settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from components.data.ingesting_samples import ingest_samples
+from components.data.preparing_samples import prepare_samples
+from components.data.samples import RawSamples, read_sample_dataset
+from components.errors import DataError, IntegrityError, SettingsError
+from components.serving.http_app import service_app
+from components.serving.limits import Limits
+from components.serving.live_model import LiveModel
+from components.serving.metrics import Metrics
+from components.serving.predictor import Predictor
+from components.serving.served_model import ServedModel
+from components.settings.sample_prepare import SamplePrepareSettings
+from components.settings.sample_source import SyntheticSamplesSource
+from components.stages import (
+    distill,
+    evaluate,
+    ingest,
+    package,
+    prepare,
+    prune,
+    quantize,
+    soft_labels,
+    train_baseline,
+    train_teacher,
+)
+from components.stages.workspace import Workspace
+from components.storage.atomic import read_json, write_json
+from components.tasks.building import open_task
+from components.tasks.probabilities import area_under_curve, calibration_error, log_probabilities
+
+OPTIMIZATION = {"max_epochs": 8, "patience": 8, "batch_size": 64, "learning_rate": 0.01, "average_decay": 0.9}
+SCENARIO: dict[str, Any] = {
+    "task": "binary",
+    "seed": 0,
+    "source": {"kind": "synthetic-samples", "path": "x", "samples": 400},
+    "prepare": {"kind": "samples"},
+    "teacher": {"network": {"kind": "perceptron", "hidden": [64]}, "optimization": OPTIMIZATION, "members": 2},
+    "student": {"network": {"kind": "perceptron", "hidden": [16]}, "optimization": OPTIMIZATION},
+    "trainer": {"accelerator": "cpu"},
+    "soft_labels": {"codec": "logit"},
+    "distillation": {
+        "losses": [
+            {"kind": "binary_cross_entropy", "weight": 0.2},
+            {"kind": "soft_binary_cross_entropy", "weight": 0.8},
+        ]
+    },
+    "pruning": {"importance": "taylor", "ffn_ratio": 0.5, "optimization": {**OPTIMIZATION, "max_epochs": 2}},
+    "quantization": {"variants": ["fp32", "int8_static"], "calibration_histories": 64},
+    "evaluation": {"bootstrap_samples": 100, "latency_requests": 10, "throughput_batches": 2},
+    "budget": {},
+    "gate": {"min_retention": 0.5},
+}
+STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which every stage has run. Read only."""
+    root = tmp_path_factory.mktemp("samples")
+    (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": SCENARIO}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
+        patch.setenv("RECSTILL_THREADS", "1")
+        for stage in STAGES:
+            stage.work(Workspace("tiny", root))
+    return root / "artifacts" / "tiny"
+
+
+def test_the_report_compares_everything_by_the_measures_of_the_task(finished: Path) -> None:
+    metrics = read_json(finished / "report" / "metrics.json")
+    assert [measure["key"] for measure in metrics["measures"]] == ["accuracy", "log_loss", "calibration_error", "auc"]
+    contenders = metrics["contenders"]
+    assert metrics["untrained"] == ["commonest", "linear"]
+    assert contenders["teacher"]["accuracy"] > contenders["commonest"]["accuracy"] + 0.05
+    assert contenders["teacher"]["auc"] > 0.7 and contenders["teacher_member"]["parameters"] > 0
+    assert contenders["pruned"]["parameters"] < contenders["student"]["parameters"]
+    assert "accuracy" in (finished / "report" / "index.html").read_text()
+
+
+def test_a_package_predicts_and_serves(finished: Path) -> None:
+    dataset = read_sample_dataset(finished / "dataset")
+    values = [dataset.values[row].tolist() for row in dataset.rows("test")[:3]]
+    predictor = Predictor(finished / "package")
+    answers = [predictor.ask({"values": sample}) for sample in values]
+    assert all(sum(answer.probabilities) == pytest.approx(1) for answer in answers)
+    assert {*answers[0].labels} == {"0", "1"}
+    live = LiveModel(Metrics())
+    live.swap(ServedModel(finished / "package", live.threads))
+    client = TestClient(service_app(live, Limits()))
+    told = client.post("/predict", json={"values": values[0]}).json()
+    assert [one["label"] for one in told["labels"]] == list(answers[0].labels) and told["version"] == "tiny"
+    batch = client.post("/predict/batch", json={"requests": [{"values": sample} for sample in values]}).json()
+    assert len(batch["answers"]) == 3
+    assert client.post("/predict", json={"values": [1.0]}).json()["error"] == "model_failed"
+    assert (
+        client.post("/predict", content='{"values": [NaN]}', headers={"content-type": "application/json"}).status_code
+        == 422
+    )
+    assert client.post("/recommend", json={}).status_code == 404
+    live.stop()
+
+
+def test_no_test_sample_is_among_those_that_training_reads(finished: Path) -> None:
+    task = open_task("binary", finished / "dataset")
+    seen = {batch.points.tolist()[0] for batch in task.scoring_batches(0, task.points, 1)}
+    assert seen == set(range(task.points)) and task.points == len(task.dataset.rows("train"))
+    rows = {
+        split: {sample.tobytes() for sample in task.dataset.values[task.dataset.rows(split)]}
+        for split in ("train", "validation", "test")
+    }
+    assert not rows["test"] & (rows["train"] | rows["validation"])
+
+
+def raw(**changes: Any) -> RawSamples:
+    values = np.random.default_rng(0).standard_normal((40, 3))
+    whole = RawSamples(values, pl.Series(["no", "a/b ç"] * 20), (3,), (), None, "mine")
+    return whole._replace(**changes)
+
+
+def ingested(monkeypatch: pytest.MonkeyPatch, folder: Path, samples: RawSamples, share: float = 1.0) -> pl.DataFrame:
+    monkeypatch.setattr("components.data.ingesting_samples.draw_samples", lambda _: samples)
+    settings = SyntheticSamplesSource(kind="synthetic-samples", path="x", max_rejected_share=share)
+    found = ingest_samples(settings, folder)
+    for name, table in (("events", found.events), ("items", found.items)):
+        table.write_parquet(folder / f"{name}.parquet")
+    write_json(folder / "source.json", found.record)
+    return found.rejected
+
+
+def test_bad_samples_are_put_aside_with_row_and_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values = raw().values.copy()
+    values[3, 1], values[5] = np.nan, values[4]
+    labels = pl.Series([None, *raw().labels[1:]])
+    rejected = ingested(monkeypatch, tmp_path, raw(values=values, labels=labels))
+    assert list(rejected.select("row", "reason").iter_rows()) == [
+        (1, "label is missing"),
+        (4, "a value is missing or not finite"),
+        (6, "the same sample again"),
+    ]
+    with pytest.raises(DataError, match="the same sample again"):
+        ingested(monkeypatch, tmp_path, raw(values=values, labels=labels), share=0.01)
+
+
+def test_one_label_is_refused_and_odd_names_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing to tell apart"):
+        ingested(monkeypatch, tmp_path, raw(labels=pl.Series(["yes"] * 40)))
+    ingested(monkeypatch, tmp_path, raw())
+    prepare_samples(tmp_path, tmp_path / "dataset", SamplePrepareSettings(kind="samples"))
+    assert set(read_sample_dataset(tmp_path / "dataset").catalogue["id"]) == {"no", "a/b ç"}
+
+
+def test_a_damaged_set_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ingested(monkeypatch, tmp_path, raw())
+    prepare_samples(tmp_path, tmp_path / "dataset", SamplePrepareSettings(kind="samples"))
+    table = pl.read_parquet(tmp_path / "dataset" / "train.parquet")
+    table.with_columns(label=1 - pl.col("label")).write_parquet(tmp_path / "dataset" / "train.parquet")
+    with pytest.raises(IntegrityError):
+        read_sample_dataset(tmp_path / "dataset")
+
+
+def test_a_network_of_another_task_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = json.loads(json.dumps(SCENARIO))
+    scenario["student"]["network"] = {"dim": 8}
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "tiny").symlink_to(finished)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": scenario}}))
+    with pytest.raises(SettingsError, match="causal transformer is for tasks over histories"):
+        train_baseline.work(Workspace("tiny", tmp_path))
+
+
+def test_figures_of_probabilities_are_those_of_their_definitions() -> None:
+    scores, targets = np.array([[-1.0], [0.5], [2.0], [0.5]]), np.array([0, 0, 1, 1])
+    assert area_under_curve(scores[:, 0], targets) == pytest.approx(3.5 / 4)
+    assert np.isnan(area_under_curve(scores[:, 0], np.zeros(4)))
+    known = log_probabilities(scores)
+    assert np.exp(known[:, 1]) == pytest.approx(1 / (1 + np.exp(-scores[:, 0])))
+    certain = log_probabilities(np.array([[30.0, 0.0], [0.0, 30.0]]))
+    assert calibration_error(certain, np.array([0, 1])) == pytest.approx(0, abs=1e-9)
+    assert calibration_error(certain, np.array([1, 0])) == pytest.approx(1, abs=1e-9)
+    with pytest.raises(DataError, match="not a number"):
+        log_probabilities(np.array([[np.nan]]))
