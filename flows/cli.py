@@ -73,6 +73,8 @@ def run(
 
     started = time.monotonic()
     console, root = Console(), _checkout()
+    if assignments:
+        _require_server()  # else params.yaml would be changed for a run that cannot begin
     for change in assign(root, assignments or []):
         console.say(f"params.yaml: {change}")
     read_params(root)
@@ -181,6 +183,17 @@ def _compressed(
     record = {"started": started, "ended": time.time(), "stages": [asdict(result) for result in results]}
     write_json(root / ".recstill" / "runs" / f"{scenario}.json", record)
     return results
+
+
+def _require_server() -> None:
+    """Refuse to go on when a Prefect server is named and does not answer."""
+    from flows.events import SERVER_VARIABLE
+
+    if os.environ.get(SERVER_VARIABLE):
+        from flows.prefect_server import server_client
+
+        with server_client():
+            pass
 
 
 def _checkout() -> Path:

@@ -76,8 +76,6 @@ def retrain(
 def _outcome(
     checkout: Path, scenario: str, as_of: str | None, *, warm: bool | None, force: bool, quiet: bool
 ) -> Outcome:
-    import httpx
-
     from flows.console import Console
     from flows.retrain import known_outcome
     from flows.retrain import retrain as flow
@@ -92,16 +90,7 @@ def _outcome(
             known = known_outcome(survey(checkout, request, _one_by_one, Console().say), request)
             if known is not None:
                 return known
-            try:
-                outcome: Outcome = run_flow(lambda: flow(scenario, as_of, warm, force, return_state=True), scenario)
-            except (httpx.TransportError, RuntimeError) as error:
-                # Prefect's own word for it, and of no class of its own.
-                if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
-                    raise
-                raise RecstillError(
-                    f"the Prefect server does not answer: {error}",
-                    "Check PREFECT_API_URL, or unset it; then run again: what is done is not done twice.",
-                ) from None
+            outcome: Outcome = run_flow(lambda: flow(scenario, as_of, warm, force, return_state=True), scenario)
         return outcome
 
 

@@ -76,3 +76,40 @@ def test_a_damaged_artifact_is_made_again(another: Checkout) -> None:
     path.write_bytes(before[: len(before) // 2])
     another.succeed("recstill", "run", "synthetic")
     assert path.read_bytes() == before
+
+
+CLOSED = "http://127.0.0.1:9/api"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "synthetic"],
+        ["run", "synthetic", "--set", "scenarios.synthetic.seed=3"],
+        ["soft-labels", "build", "synthetic"],
+        ["retrain", "synthetic"],
+        ["schedule", "synthetic", "--every", "1d"],
+        ["schedule", "--list"],
+    ],
+    ids=" ".join,
+)
+def test_a_prefect_server_that_is_down_is_one_error_and_nothing_half_done(
+    fresh: Checkout, arguments: list[str]
+) -> None:
+    done = fresh.run("recstill", *arguments, PREFECT_API_URL=CLOSED.replace("127", "me:secret@127"))
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert done.stderr.count("error:") == 1 and f"server at {CLOSED} does not answer" in done.stderr, done.stderr
+    assert "PREFECT_API_URL" in done.stderr and "secret" not in done.stdout + done.stderr
+    # Neither parameters nor a lock nor an output of the user's, nor anything that is registered.
+    assert fresh.succeed("git", "status", "--porcelain") == ""
+    assert not (fresh.root / "artifacts").exists()
+    assert fresh.succeed("git", "tag") == "" and not list(fresh.root.glob(".recstill/store/r*"))
+
+
+def test_an_address_that_prefect_cannot_read_is_named(fresh: Checkout) -> None:
+    error = fresh.refuse("recstill", "run", "synthetic", PREFECT_API_URL="http://[::1/api")
+    assert "PREFECT_API_URL is no address" in error and "http://[::1/api" in error
+
+
+def test_a_server_that_is_down_is_not_missed_when_there_is_nothing_to_run(finished: tuple[Checkout, str]) -> None:
+    assert "up to date" in finished[0].succeed("recstill", "run", "synthetic", PREFECT_API_URL=CLOSED)

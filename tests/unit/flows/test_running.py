@@ -1,0 +1,39 @@
+"""Errors of Prefect's that are a server's silence, and those that are not."""
+
+import httpx
+import pytest
+
+from flows.events import ServerError
+from flows.running import prefer_quiet_prefect, server_errors
+
+ADDRESS = "http://me:secret@server.example/api"
+
+
+def test_a_server_that_does_not_answer_is_one_error_with_its_address_and_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", ADDRESS)
+    said = RuntimeError(f"Failed to reach API at {ADDRESS}")
+    said.__cause__ = httpx.ConnectError("refused")
+    shown = r"server at http://server\.example/api does not answer: refused"
+    with pytest.raises(ServerError, match=shown), server_errors():
+        raise said
+
+
+def test_another_error_is_left_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="something else"), server_errors():
+        raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("address", ["http://[::1/api", "localhost:4200/api", "ftp://server/api", "4200"])
+def test_what_is_no_address_is_refused_before_prefect_reads_it(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    with pytest.raises(ServerError, match="is no address of a Prefect server"):
+        prefer_quiet_prefect()
+
+
+def test_a_secret_in_a_broken_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://me:secret@[::1/api")
+    with pytest.raises(ServerError) as refused:
+        prefer_quiet_prefect()
+    assert "secret" not in str(refused.value)
