@@ -32,8 +32,9 @@ from flows.repository import (
     require_repository,
     store_of,
 )
-from flows.run_branches import commit_of_lock, tip
+from flows.run_branches import bring_commit, commit_of_lock, tip
 from flows.trust import signer
+from flows.version_claims import claim_version, claimed_version
 
 if TYPE_CHECKING:
     from components.serving.releases import Release
@@ -96,7 +97,7 @@ class Finalizing:
     @property
     def branch(self) -> str:
         """The branch that keeps the run's lock."""
-        return f"recstill/{self.run.scenario}/{self.run.key[:_SHOWN_KEY]}"
+        return branch_of(self.run.scenario, self.run.key)
 
     @property
     def registered(self) -> Registered:
@@ -105,6 +106,22 @@ class Finalizing:
             raise RecstillError(f"the run of {self.run.scenario} is not attested yet")
         one = self.release
         return Registered(one.name, one.version, one.commit, one.attestation, one.created)
+
+
+def branch_of(scenario: str, key: str) -> str:
+    """The branch that keeps a run's lock."""
+    return f"recstill/{scenario}/{key[:_SHOWN_KEY]}"
+
+
+def keep_lock(run: FinishedRun, say: Say) -> None:
+    """The first steps alone: the run's lock on its branch, so that it can be finished when its worktree is gone.
+
+    Raises:
+        RecstillError: As of :func:`finalize`.
+    """
+    work = Finalizing(run, say, store_of(run.checkout))
+    verify_outputs(work)
+    commit_lock(work)
 
 
 def finalize(run: FinishedRun, say: Say) -> Registered:
@@ -141,15 +158,15 @@ def commit_lock(work: Finalizing) -> None:
     """``dvc.lock`` and ``params.yaml`` on a branch of the run; no checked-out file and no index is touched."""
     run, ref = work.run, f"refs/heads/{work.branch}"
     there = tip(run.checkout, ref)
-    if there and (release := _release_of(work, there)):
-        # An earlier attempt has got as far as this: its lock counts, even if this one measured other times.
-        work.commit, work.release = there, release
+    if release := release_of_run(run.checkout, work.store, run.scenario, run.key, there):
+        # An earlier attempt, or another machine, has got as far as this: its lock counts, whatever this one measured.
+        _take_over(work, release)
     else:
         work.commit = commit_of_lock(run, work.branch)
+        seconds = int(git(run.checkout, "show", "-s", "--format=%ct", work.commit))
+        work.created = datetime.fromtimestamp(seconds, UTC).isoformat()
         if there != work.commit:
             git(run.checkout, "update-ref", "-m", "recstill: a finished run", ref, work.commit)
-    seconds = int(git(run.checkout, "show", "-s", "--format=%ct", work.commit))
-    work.created = datetime.fromtimestamp(seconds, UTC).isoformat()
     work.say(f"{LOCK} is in {work.commit[:_SHOWN_KEY]} on {work.branch}")
 
 
@@ -167,11 +184,23 @@ def push_branch(work: Finalizing) -> None:
     if remote is None:
         work.say("the repository has no remote: the branch stays here")
         return
-    # An older tip is of an attempt that became no version.
-    push(work.run.checkout, remote, f"+{work.commit}:{ref}")
-    if pushed_refs(work.run.checkout, remote, ref).get(ref) != work.commit:
-        raise GitError(f"{remote} has another {work.branch} than was pushed", "Run again.")
-    work.say(f"{work.branch} is at {remote}")
+    before = pushed_refs(work.run.checkout, remote, ref).get(ref)
+    for attempt in range(_TRIES):
+        try:
+            # An older tip is of an attempt that became no version.
+            push(work.run.checkout, remote, f"+{work.commit}:{ref}")
+            break
+        except GitError:
+            # Two pushes of one branch at one moment: git takes one of them.
+            there = pushed_refs(work.run.checkout, remote, ref).get(ref)
+            if there == before or attempt == _TRIES - 1:
+                raise
+            before = there
+    there = pushed_refs(work.run.checkout, remote, ref).get(ref)
+    if there is None:
+        raise GitError(f"{remote} does not have {work.branch}, which was pushed to it", "Run again.")
+    # Another tip is of a machine that finishes the same run at this moment: whoever attests first decides, see attest.
+    work.say(f"{work.branch} is at {remote}{'' if there == work.commit else ', pushed by another machine too'}")
 
 
 def read_back(work: Finalizing) -> None:
@@ -193,7 +222,7 @@ def read_back(work: Finalizing) -> None:
 
 
 def attest(work: Finalizing) -> None:
-    """The release in the store: package, verdict, statements of the stages, bill, and the signed attestation last."""
+    """The release in the store: package, verdict, statements, bill, the signed attestation last; the run's number."""
     from components.serving.releases import publish, verify_release, versions
     from flows.attesting import statements_of
     from flows.auditing.sketching import sketch_run
@@ -203,15 +232,15 @@ def attest(work: Finalizing) -> None:
     key = signer(run.checkout, "nobody could use the version")
     package = run.worktree / "artifacts" / name / "package"
     with _one_at_a_time(run.checkout):
-        work.release = work.release or _release_of(work, work.commit)
+        if work.release is None and (release := release_of_run(run.checkout, work.store, name, run.key, work.commit)):
+            _take_over(work, release)
+            push_branch(work)
         statements = statements_of(run.worktree, name, work.store, work.say) if work.release is None else []
         sketch_run(run.worktree, name, (), work.say)
-        for attempt in range(_TRIES):
-            if work.release is not None:
-                break
+        if work.release is None:
             _require_judged(run.verdict, package)
             _refuse_recalled(work, package)
-            version = next_free(work, versions(work.store, name))
+            version = claim_version(work.store, name, run.key, next_free(work, versions(work.store, name)))
             try:
                 work.release = publish(
                     work.store,
@@ -235,9 +264,12 @@ def attest(work: Finalizing) -> None:
                     who=f"{who.name} <{who.email}>",
                 )
             except StorageError:
-                # Another checkout that shares the store may have taken the number meanwhile.
-                if version not in versions(work.store, name) or attempt == _TRIES - 1:
+                # The number is this run's: another machine that finishes it has just attested it, and that counts.
+                release = release_of_run(run.checkout, work.store, name, run.key, work.commit)
+                if release is None:
                     raise
+                _take_over(work, release)
+                push_branch(work)
     if work.release is not None and (problems := verify_release(work.store, work.release)):
         raise IntegrityError(
             f"the release cannot be read back: {'; '.join(problems[:3])}",
@@ -314,22 +346,52 @@ STEPS: tuple[tuple[str, Callable[[Finalizing], None]], ...] = (
 """The steps in their order. A kill between any two, or within one, is mended by finalizing again."""
 
 
-def _release_of(work: Finalizing, commit: str) -> Release | None:
-    """The release that was made of a commit, newest first."""
+def release_of_run(checkout: Path, store: ObjectStore, name: str, key: str, commit: str) -> Release | None:
+    """The release that was made of a run, whoever has made it; None when none was.
+
+    Args:
+        checkout: A checkout of the repository.
+        store: What all machines share.
+        name: Of the model.
+        key: Of the run.
+        commit: Of the run's lock, as far as it is known here; empty when it is not. Versions of before numbers were
+            claimed are found by it.
+
+    Raises:
+        IntegrityError: There is one and it is damaged, or no trusted key has signed it.
+        StorageError: The store cannot be read.
+    """
     from components.provenance.signing import trusted_keys
     from components.serving.releases import read_release, versions
 
-    name = work.run.scenario
-    numbers = versions(work.store, name)
-    keys = trusted_keys(keys_of(work.run.checkout)) if numbers else ()
-    for version in sorted(numbers, reverse=True):
+    numbers = versions(store, name)
+    keys = trusted_keys(keys_of(checkout)) if numbers else ()
+    if (owned := claimed_version(store, name, key)) is not None:
+        if owned not in numbers:
+            return None
         try:
-            release = read_release(work.store, name, version, keys)
+            return read_release(store, name, owned, keys)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"the run {key[:_SHOWN_KEY]} is {name}@v{owned} already, and that is refused: {error.message}",
+                error.remedy or "Put the release back from a copy; the run gets no second version.",
+            ) from None
+    for version in sorted(numbers, reverse=True) if commit else ():
+        try:
+            release = read_release(store, name, version, keys)
         except (IntegrityError, MissingObjectError):  # a damaged release is nobody's
             continue
         if release.commit == commit:
             return release
     return None
+
+
+def _take_over(work: Finalizing, release: Release) -> None:
+    """Go on with what was attested of this run already: its commit, which may be another machine's, and its time."""
+    run = work.run
+    bring_commit(run.checkout, release.commit, f"{release} was made of this run by another machine")
+    git(run.checkout, "update-ref", "-m", "recstill: a finished run", f"refs/heads/{work.branch}", release.commit)
+    work.commit, work.created, work.release = release.commit, release.created, release
 
 
 @contextmanager

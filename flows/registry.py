@@ -106,13 +106,22 @@ def register(root: Path, name: str, version: int, commit: str, attestation: str)
 def publish_tag(root: Path, tag: str, *, seconds: float = 120.0) -> bool:
     """Push a tag, if the repository has a remote; whether it has.
 
+    A tag that another machine has pushed of the same commit is taken over: it says the same at another minute.
+
     Raises:
-        GitError: The remote cannot be reached, or has another tag of that name.
+        GitError: The remote cannot be reached, or has a tag of that name of another commit.
     """
     remote = push_remote(root)
     if remote is None:
         return False
-    push(root, remote, f"refs/tags/{tag}", seconds=seconds)
+    ref = f"refs/tags/{tag}"
+    try:
+        push(root, remote, ref, seconds=seconds)
+    except GitError:
+        there = pushed_refs(root, remote, ref, f"{ref}^{{}}", seconds=seconds).get(f"{ref}^{{}}")
+        if there is None or there != git(root, "rev-parse", f"{ref}^{{commit}}").strip():
+            raise
+        git(root, "fetch", "--quiet", "--no-tags", remote, f"+{ref}:{ref}", seconds=seconds)
     return True
 
 

@@ -192,14 +192,14 @@ def require_pushed(root: Path, commit: str) -> None:
         )
 
 
-def pushed_refs(root: Path, remote: str, *patterns: str) -> dict[str, str]:
+def pushed_refs(root: Path, remote: str, *patterns: str, seconds: float = _REMOTE_SECONDS) -> dict[str, str]:
     """Object names by ref, as a remote has them now.
 
     Raises:
         GitError: It cannot be reached.
     """
     try:
-        listed = git(root, "ls-remote", remote, *patterns, seconds=_REMOTE_SECONDS)
+        listed = git(root, "ls-remote", remote, *patterns, seconds=seconds)
     except GitError as error:
         raise _unreachable(remote, error) from None
     return {line.split("\t")[1]: line.split("\t")[0] for line in listed.splitlines() if "\t" in line}

@@ -1,8 +1,8 @@
 """Scheduled retraining: new data, the graph in a worktree of its own, the gate, and a new version if it passes.
 
-The flow reads as a story; what it tells of is done by :mod:`flows.surveying`, :mod:`flows.challenge` and
-:mod:`flows.finalizing`. The current folder has to be the checkout. Neither its files nor what is live are touched: a
-version that the gate lets through is registered, and deploying it is another flow's affair.
+The flow reads as a story; what it tells of is done by :mod:`flows.resuming`, :mod:`flows.surveying`,
+:mod:`flows.challenge` and :mod:`flows.finalizing`. The current folder has to be the checkout. Neither its files nor
+what is live are touched: a version that the gate lets through is registered, and deploying it is another flow's affair.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from prefect.states import Completed, Failed
 from components.errors import RecstillError
 from flows.compress import compress
 from flows.console import Console
+from flows.finalizing import FinishedRun, keep_lock
+from flows.resuming import finish_earlier, line_of, newest_version, quality, registered
 from flows.run_names import dated
 from flows.runs import RunRecord, claim_run, write_run
 from flows.steps import as_task
@@ -79,27 +81,36 @@ def retrained(checkout: Path, request: Request, say: Say) -> Outcome:
         RecstillError: It cannot be done, or another retraining of the scenario is at work.
     """
     with scenario_lock(checkout, request.scenario):
+        earlier = finish_earlier(checkout, request.scenario, say)
         found = survey(checkout, request, run_stages, say)
-        if outcome := known_outcome(found, request):
-            return outcome
-        record = found.record
-        # Against another champion it has to be asked again; a version that was made of it already stays that version.
-        if record is not None and record.status == "passed" and record.champion == found.champion_version:
-            say(f"run {record.key[:12]} has passed the gate and was interrupted: it goes on from there")
-            from flows.challenge import judged_package
+        own = next((run for run in earlier if run.key == found.key), None)
+        outcome = _made(found, own) if own else _gone_on(found, request, say)
+        # What has just become a version belongs to the end of this run too, though it is of older data.
+        lines = [line_of(run) for run in earlier if run is not own]
+        return replace(outcome, message="\n  ".join([outcome.message, *lines]))
 
-            found = replace(found, tree=_again(found, record), commit=record.commit, changes=record.changes)
-            if judged_package(found) == record.verdict.get("package"):
-                return _registered(found, record, say)
-            # Trained again elsewhere, another variant may ship: the verdict was about another package.
-            say("its package is another one now: the gate is asked again")
-        return _challenged(found, request, say)
+
+def _gone_on(found: Survey, request: Request, say: Say) -> Outcome:
+    if outcome := known_outcome(found, request):
+        return outcome
+    record = found.record
+    # Left by another machine, which alone has its lock. Against another champion it has to be asked again.
+    if record is not None and record.status == "passed" and record.champion == found.champion_version:
+        say(f"run {record.key[:12]} has passed the gate and was interrupted: it goes on from there")
+        from flows.challenge import judged_package
+
+        found = replace(found, tree=_again(found, record), commit=record.commit, changes=record.changes)
+        if judged_package(found) == record.verdict.get("package"):
+            return _registered(found, record, say)
+        # Trained again elsewhere, another variant may ship: the verdict was about another package.
+        say("its package is another one now: the gate is asked again")
+    return _challenged(found, request, say)
 
 
 def known_outcome(found: Survey, request: Request) -> Outcome | None:
     """The end of a run that was made before with the same data, parameters and code; None: there is something to do."""
     record = found.record
-    if record is None or record.status == "passed":
+    if record is None or record.status in ("passed", "superseded"):
         return None
     same = f"nothing new: the same data, parameters and code (run {found.key[:12]})"
     if record.status == "registered":
@@ -127,11 +138,11 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
     from flows.artifacts import publish_results, publish_verdict
     from flows.challenge import champion_dataset, drift_of, has_moved, verdict_of
 
-    def measured() -> tuple[Any, Drift | None]:
+    def measured(found: Survey) -> tuple[Any, Drift | None]:
         champion = champion_dataset(found)
         return champion, drift_of(found, champion)
 
-    champion, drift = as_task("drift", measured)
+    champion, drift = as_task("drift", lambda: measured(found))
     if champion is None and found.champion is not None:
         say(f"the data of v{found.champion_version} were erased: the gate compares with teacher and baselines instead")
     limits = found.settings.retraining.drift
@@ -143,15 +154,23 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
         if limits.max_psi is not None and drift.psi > limits.max_psi:
             return _refused(found, _stop(found, drift), say)
     report = _graph(found)
+    if (now := champion_and_latest(found.checkout, found.store, found.name)[0]) != found.champion:
+        # Training takes its time. Judged against what is not live any more, no event would bring the version live.
+        found = replace(found, champion=now)
+        say(f"meanwhile {f'v{now.version}' if now else 'nothing'} is live: the gate compares with that")
+        champion, drift = as_task("drift", lambda: measured(found))
     verdict = as_task("gate", lambda: verdict_of(found, champion, drift, report))
     if report != found.artifacts / "report":  # that one is published by whoever runs the stages
         publish_results(found.name, report)
     publish_verdict(found.name, verdict)
     if not verdict["passed"]:
         return _refused(found, verdict, say)
-    say(f"the gate lets it through: {_quality(verdict)}")
+    say(f"the gate lets it through: {quality(verdict)}")
+    _cleared(found)
+    keep_lock(_finished(found, verdict), say)  # before the record: whoever finds that can finish the run
     record = claim_run(found.store, _record(found, "passed", verdict))
-    if record.status != "registered" and record.verdict != verdict:  # of another champion, or of another package
+    # Of another champion, or of another package.
+    if record.status != "registered" and (record.status != "passed" or record.verdict != verdict):
         record = _record(found, "passed", verdict)
         write_run(found.store, record)
     if record.status == "registered":  # another machine was faster
@@ -199,26 +218,22 @@ def _again(found: Survey, record: RunRecord) -> Path:
 
 
 def _registered(found: Survey, record: RunRecord, say: Say) -> Outcome:
-    from flows.finalizing import FinishedRun, finalize
+    _cleared(found)
+    return _made(found, registered(_finished(found, record.verdict), record, found.store, say))
 
+
+def _made(found: Survey, run: RunRecord) -> Outcome:
+    return Outcome(found.name, "registered", line_of(run), run.key, run.version, run.verdict)
+
+
+def _finished(found: Survey, verdict: dict[str, Any]) -> FinishedRun:
+    return FinishedRun(found.checkout, found.tree, found.name, found.key, verdict)
+
+
+def _cleared(found: Survey) -> None:
+    """The worktree as it becomes a commit."""
     withdraw_source(found.checkout, found.tree, found.settings.source.path)
     sort_lock(found.tree)
-    run = FinishedRun(found.checkout, found.tree, found.name, record.key, record.verdict)
-    version = as_task("finalize", lambda: finalize(run, say))
-    as_task("keep the teacher", lambda: _keep_teacher(found))
-    write_run(
-        found.store, replace(record, status="registered", version=version.version, attestation=version.attestation)
-    )
-    message = f"registered {version.name}@v{version.version}: {_quality(record.verdict)}"
-    return Outcome(found.name, "registered", message, record.key, version.version, record.verdict)
-
-
-def _keep_teacher(found: Survey) -> None:
-    from components.data.dataset import read_dataset
-    from components.training.teacher_store import put_teacher
-
-    items = read_dataset(found.artifacts / "dataset").catalogue["id"].to_list()
-    put_teacher(found.store, found.artifacts / "teacher", items)
 
 
 def _refused(found: Survey, verdict: dict[str, Any], say: Say) -> Outcome:
@@ -256,12 +271,5 @@ def _record(found: Survey, status: Literal["passed", "refused"], verdict: dict[s
         changes=found.changes,
         champion=found.champion_version,
         verdict=verdict,
+        newest=newest_version(found.store, found.name),
     )
-
-
-def _quality(verdict: dict[str, Any]) -> str:
-    own, champion = verdict["challenger"], verdict["champion"]
-    measure = verdict.get("measure") or {"key": "ndcg10", "title": "NDCG@10"}  # verdicts from before it was named
-    key, title = measure["key"], measure["title"]
-    text = f"{title} {own[key]:.4f} on {own['targets']:,} targets"
-    return text if champion is None else f"{text}, v{champion['version']} has {champion[key]:.4f}"

@@ -77,9 +77,11 @@ def _outcome(
     checkout: Path, scenario: str, as_of: str | None, *, warm: bool | None, force: bool, quiet: bool
 ) -> Outcome:
     from flows.console import Console
+    from flows.repository import store_of
     from flows.retrain import known_outcome
     from flows.retrain import retrain as flow
     from flows.running import run_flow
+    from flows.runs import unfinished_runs
     from flows.surveying import Request, survey
     from flows.worktrees import scenario_lock
 
@@ -87,9 +89,11 @@ def _outcome(
         # Starting Prefect takes longer than finding out that there is nothing to do.
         request = Request(scenario, as_of, warm, force)
         with scenario_lock(checkout, scenario, handed_on=True):
-            known = known_outcome(survey(checkout, request, _one_by_one, Console().say), request)
-            if known is not None:
-                return known
+            # What an earlier one left has to be finished whatever the data are.
+            if not unfinished_runs(store_of(checkout), scenario):
+                known = known_outcome(survey(checkout, request, _one_by_one, Console().say), request)
+                if known is not None:
+                    return known
             outcome: Outcome = run_flow(lambda: flow(scenario, as_of, warm, force, return_state=True), scenario)
         return outcome
 

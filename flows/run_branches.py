@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,3 +50,29 @@ def tip(root: Path, ref: str) -> str:
         return ""
     git(root, "fetch", "--quiet", remote, f"{ref}:{ref}", seconds=120)
     return git(root, "rev-parse", "--verify", f"{ref}^{{commit}}").strip()
+
+
+def bring_commit(root: Path, commit: str, why: str) -> None:
+    """Fetch a commit from git's remote, unless it is here.
+
+    Args:
+        root: A checkout of the repository.
+        commit: 40 hexadecimal digits.
+        why: For the message.
+
+    Raises:
+        GitError: It is nowhere to be had.
+    """
+    for last in (False, True):
+        try:
+            git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+            return
+        except GitError:
+            remote = None if last else push_remote(root)
+            if remote is None:
+                raise GitError(
+                    f"{why}, from commit {commit[:12]}, which this repository does not have",
+                    "Let that machine push it, or run there again: nothing was registered twice.",
+                ) from None
+        with suppress(GitError):  # by its name alone: no ref may lead to it yet
+            git(root, "fetch", "--quiet", remote, commit, seconds=120)

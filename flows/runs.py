@@ -1,21 +1,24 @@
 """How each retraining ended, kept in the store: the same data, parameters and code need no second one.
 
 A record is written as ``passed`` when the gate has let a challenger through, before anything of it is registered: it
-holds all that a retry needs to end in the same state, whatever day it is by then.
+holds all that a retry needs to end in the same state, whatever day it is by then. As long as it is no more than that a
+mark beside it says so, and the next retraining finds it without reading every record.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from components.errors import IntegrityError
 from components.storage.contract import MissingObjectError, ObjectStore
 
-Status = Literal["passed", "refused", "registered"]
+Status = Literal["passed", "refused", "registered", "superseded"]
 FORMAT = 1
+_UNFINISHED = re.compile(r"runs/[A-Za-z0-9_-]+/unfinished/([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,13 @@ class RunRecord:
         name: Of the scenario.
         key: 64 hexadecimal digits: what was asked, see :func:`flows.surveying.run_key`.
         status: ``passed``: let through, not yet registered. ``refused``: production stays as it is. ``registered``.
+            ``superseded``: let through, never registered, and judged against what is not the newest any more.
         dataset: Digest of the data set.
         commit: The commit that the run worked from.
         changes: ``key=value`` assignments to its params.yaml.
         champion: Version that was live; None: there was none.
         verdict: Of the gate.
+        newest: The newest version when the gate spoke, 0 for none; None: not recorded.
         version: What it was registered as.
         attestation: SHA-256 of the version's attestation.
     """
@@ -43,6 +48,7 @@ class RunRecord:
     changes: tuple[str, ...]
     champion: int | None
     verdict: dict[str, Any]
+    newest: int | None = None
     version: int | None = None
     attestation: str | None = None
 
@@ -77,6 +83,7 @@ def claim_run(store: ObjectStore, record: RunRecord) -> RunRecord:
     """Record a run that has no record yet; of several machines that race, all go on with the first one's record."""
     content = _content(record)
     where = _object(record.name, record.key)
+    _mark(store, record)
     if store.put_if_absent(where, content, hashlib.sha256(content).hexdigest()):
         return record
     return read_run(store, record.name, record.key) or record
@@ -85,7 +92,39 @@ def claim_run(store: ObjectStore, record: RunRecord) -> RunRecord:
 def write_run(store: ObjectStore, record: RunRecord) -> None:
     """Record a run, over an older record of it."""
     content = _content(record)
+    _mark(store, record)
     store.put(_object(record.name, record.key), content, hashlib.sha256(content).hexdigest())
+    if record.status != "passed":
+        store.delete(_mark_of(record.name, record.key))
+
+
+def unfinished_runs(store: ObjectStore, name: str) -> list[RunRecord]:
+    """Runs that the gate has let through and that are no version yet, the oldest first.
+
+    Raises:
+        IntegrityError: A record is damaged.
+        StorageError: The store cannot be read.
+    """
+    marks = sorted(store.list(f"runs/{name}/unfinished/"), key=lambda one: one.modified)
+    found = []
+    for mark in marks:
+        key = _UNFINISHED.fullmatch(mark.key)
+        record = read_run(store, name, key[1]) if key else None
+        if record is not None and record.status == "passed":
+            found.append(record)
+        elif record is not None:  # its writer was killed between the two
+            store.delete(mark.key)
+    return found
+
+
+def _mark(store: ObjectStore, record: RunRecord) -> None:
+    """Before the record: a record that is ``passed`` always has its mark."""
+    if record.status == "passed":
+        store.put(_mark_of(record.name, record.key), b"", hashlib.sha256(b"").hexdigest())
+
+
+def _mark_of(name: str, key: str) -> str:
+    return f"runs/{name}/unfinished/{key}"
 
 
 def _object(name: str, key: str) -> str:

@@ -93,21 +93,58 @@ def run_to_its_kill(checkout: Checkout, code: str) -> str:
     return printed
 
 
-def deploy(checkout: Checkout, version: int) -> None:
-    """Make a version of `shop` live."""
+def deploy(checkout: Checkout, version: int, name: str = "shop") -> None:
+    """Make a version live."""
     code = (
         "import sys; from pathlib import Path\n"
         "from components.provenance.signing import signing_key, trusted_keys\n"
         "from components.serving.pointer import current, switch\n"
         "from components.serving.releases import read_release\n"
         "from flows.repository import keys_of, store_of\n"
+        "name, version = sys.argv[1], int(sys.argv[2])\n"
         "store, folder = store_of(Path.cwd()), keys_of(Path.cwd())\n"
         "key, keys = signing_key(folder), trusted_keys(folder)\n"
-        "now, release = current(store, 'shop', keys), read_release(store, 'shop', int(sys.argv[1]), keys)\n"
+        "now, release = current(store, name, keys), read_release(store, name, version, keys)\n"
         "expected = now.number if now else 0\n"
-        "switch(store, 'shop', release, expected=expected, kind='deploy', who='test', why='', key=key, keys=keys)\n"
+        "switch(store, name, release, expected=expected, kind='deploy', who='test', why='', key=key, keys=keys)\n"
     )
-    checkout.succeed("python", "-c", code, str(version))
+    checkout.succeed("python", "-c", code, name, str(version))
+
+
+def killed_while_finalizing(checkout: Checkout, name: str, step: str) -> str:
+    """Retrain, and kill that before a step of finalizing; what it printed until then."""
+    code = (
+        "import os, signal\n"
+        "from flows import finalizing\n"
+        f"number = [name for name, _ in finalizing.STEPS].index({step!r})\n"
+        "stop = ('stop', lambda work: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "finalizing.STEPS = (*finalizing.STEPS[:number], stop, *finalizing.STEPS[number:])\n"
+        f"from flows.cli import app; app(['retrain', {name!r}])"
+    )
+    return run_to_its_kill(checkout, code)
+
+
+def more_data(checkout: Checkout, number: int) -> None:
+    """Another file arrives: a hundred events of that many days later."""
+    events = pl.read_csv(checkout.root / "data" / "shop" / "1.csv").head(100)
+    later = events.with_columns(timestamp=pl.col("timestamp") + number * 86_400 + 10**7)
+    later.write_csv(checkout.root / "data" / "shop" / f"{number}.csv")
+
+
+def events_of(checkout: Checkout, tag: str) -> int:
+    """How many events the data set of a version has."""
+    code = (
+        "import sys, json, tempfile; from pathlib import Path; from flows.dvc_remote import restore_output\n"
+        "folder = Path(tempfile.mkdtemp()) / 'dataset'\n"
+        "restore_output(Path.cwd(), sys.argv[1], 'artifacts/toys/dataset', folder)\n"
+        "print(json.loads((folder / 'dataset.json').read_text())['events'])"
+    )
+    return int(checkout.succeed("python", "-c", code, tag))
+
+
+def states(checkout: Checkout, name: str) -> dict[int, str]:
+    rows = json.loads(checkout.succeed("recstill", "versions", name, "--json"))["versions"]
+    return {row["version"]: row["state"] for row in rows}
 
 
 def lock_of(checkout: Checkout, branch_of: str) -> dict[str, Any]:
@@ -249,3 +286,38 @@ def test_what_stops_it_is_one_clear_message(checkout: Checkout) -> None:
 def test_the_flow_runs_without_the_command(checkout: Checkout) -> None:
     code = "from flows.retrain import retrain; print(retrain('toys').message)"
     assert checkout.succeed(sys.executable, "-c", code).splitlines()[-1].startswith("registered toys@v2")
+
+
+@pytest.mark.parametrize("step", ["verify", "push branch", "tag"])
+def test_what_an_earlier_run_left_is_finished_first_though_its_data_have_moved_on(
+    checkout: Checkout, step: str
+) -> None:
+    before = max(states(checkout, "toys"))
+    more_data(checkout, 10 * before)
+    assert "the gate lets it through" in killed_while_finalizing(checkout, "toys", step)
+    more_data(checkout, 10 * before + 1)
+    found = retrain(checkout, "toys")
+    assert (found["ended"], found["version"]) == ("registered", before + 2)
+    assert f"registered toys@v{before + 1}" in found["message"]
+    assert {version: state for version, state in states(checkout, "toys").items() if version > before} == {
+        before + 1: "registered",
+        before + 2: "registered",
+    }
+    counts = [events_of(checkout, f"toys@v{version}.0.0") for version in (before + 1, before + 2)]
+    assert counts == [counts[0], counts[0] + 100], "each version is of the data that its run saw"
+    assert retrain(checkout, "toys")["ended"] == "nothing new"
+
+
+def test_what_an_earlier_run_left_is_given_up_when_what_it_was_judged_against_is_not_live_any_more(
+    checkout: Checkout,
+) -> None:
+    before = max(states(checkout, "toys"))
+    more_data(checkout, 10 * before)
+    killed_while_finalizing(checkout, "toys", "attest")
+    deploy(checkout, before, "toys")
+    more_data(checkout, 10 * before + 1)
+    done = checkout.run("recstill", "retrain", "toys")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"is given up: it was judged against nothing, and v{before} is live" in done.stdout
+    assert max(states(checkout, "toys")) == before + 1
+    assert retrain(checkout, "toys")["ended"] == "nothing new"

@@ -21,7 +21,7 @@ from components.serving.package_folder import BOM, BUNDLE, GATE
 from components.serving.releases import read_release, verify_release, versions
 from flows.dvc_remote import verify_pushed
 from flows.events import ServerError
-from flows.finalizing import STEPS, FinishedRun, finalize
+from flows.finalizing import STEPS, FinishedRun, Registered, finalize
 from flows.registry import registered
 from flows.repository import GitError, keys_of, store_of
 from tests.unit.flows.event_server import EventServer
@@ -158,6 +158,75 @@ def test_two_runs_at_once_get_two_versions_each_with_its_own_verdict(
         assert verify_release(store, release) == []
         assert run.verdict["dataset"] in store.get(release.key("gate.json")).decode()
     assert finalize(runs[0], nothing) == both[0]
+
+
+def another_machine(checkout: Path, remote: Path) -> Path:
+    """A clone with the same run, measured a little differently, by somebody else, who signs with a key of his own."""
+    other = checkout.with_name("another")
+    git(checkout.parent, "clone", "-q", "-b", "main", str(remote), str(other))
+    git(other, "config", "user.name", "Otto Other")
+    git(other, "config", "user.email", "otto@example.org")
+    shutil.copytree(checkout / "artifacts", other / "artifacts")
+    (other / "dvc.lock").write_text((checkout / "dvc.lock").read_text() + "# measured elsewhere\n")
+    return other
+
+
+@pytest.fixture
+def machines(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """Two that share a store and a git remote, and trust each other's key; the remote."""
+    remote = with_remote(checkout)
+    other = another_machine(checkout, remote)
+    monkeypatch.setenv("RECSTILL_STORE", f"file://{tmp_path}/store")
+    keys = [signing_key(keys_of(root)).public.pem for root in (checkout, other)]
+    monkeypatch.setenv("RECSTILL_TRUSTED_KEYS", "\n".join(keys))
+    return checkout, other, remote
+
+
+def require_one_version_for_both(machines: tuple[Path, Path, Path], both: list[Registered]) -> None:
+    checkout, other, remote = machines
+    assert both[0] == both[1] and both[0].version == 1
+    store = store_of(checkout)
+    assert versions(store, SCENARIO) == [1]
+    release = read_release(store, SCENARIO, 1, trusted_keys(keys_of(checkout)))
+    assert release.attestation == both[0].attestation and verify_release(store, release) == []
+    refs = [f"refs/heads/recstill/tiny/{KEY[:12]}", "refs/tags/tiny@v1.0.0^{commit}"]
+    for root in (checkout, other, remote):
+        assert [git(root, "rev-parse", ref) for ref in refs] == [release.commit] * 2
+        assert git(root, "tag") == "tiny@v1.0.0"
+    assert {git(root, "rev-parse", refs[1].removesuffix("^{commit}")) for root in (checkout, other, remote)} == {
+        git(remote, "rev-parse", "refs/tags/tiny@v1.0.0")
+    }
+    assert verify_pushed(checkout, SCENARIO, release.commit) == []
+
+
+@pytest.mark.parametrize("meeting", [name for name, _ in STEPS])
+def test_two_machines_that_finish_one_run_at_once_make_one_version(
+    machines: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, meeting: str
+) -> None:
+    together = threading.Barrier(2)
+    position = [name for name, _ in STEPS].index(meeting)
+    meet = ("meet", lambda work: together.wait(timeout=20) and None)
+    monkeypatch.setattr("flows.finalizing.STEPS", (*STEPS[:position], meet, *STEPS[position:]))
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda root: finalize(run_of(root), nothing), machines[:2]))
+    require_one_version_for_both(machines, both)
+
+
+def test_a_machine_that_comes_later_to_the_same_run_takes_over_its_version(machines: tuple[Path, Path, Path]) -> None:
+    require_one_version_for_both(machines, [finalize(run_of(root), nothing) for root in machines[:2]])
+
+
+def test_a_run_whose_version_was_damaged_gets_no_second_one(checkout: Path) -> None:
+    done = finalize(run_of(checkout), nothing)
+    path = checkout / ".recstill/store/releases/tiny/v1/attestation.dsse.json"
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(whole.replace(b"payload", b"pay1oad", 1))
+    with pytest.raises(IntegrityError, match=r"is tiny@v1 already, and that is refused"):
+        finalize(run_of(checkout), nothing)
+    assert versions(store_of(checkout), SCENARIO) == [1] and registered(checkout, SCENARIO) == {1: done.commit}
+    path.write_bytes(whole)
+    assert finalize(run_of(checkout), nothing) == done
 
 
 @pytest.mark.parametrize(

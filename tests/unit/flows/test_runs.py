@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from components.errors import IntegrityError
 from components.storage.folder_store import FolderStore
-from flows.runs import RunRecord, claim_run, read_run, write_run
+from flows.runs import RunRecord, claim_run, read_run, unfinished_runs, write_run
 
 RECORD = RunRecord(
     name="shop",
@@ -54,3 +55,31 @@ def test_a_record_under_another_name_is_not_taken(tmp_path: Path) -> None:
 def test_a_refusal_has_its_reasons() -> None:
     refused = replace(RECORD, status="refused", verdict={"passed": False, "reasons": ["quality: worse"]})
     assert refused.reasons == ["quality: worse"]
+
+
+def test_what_has_passed_and_is_no_version_yet_is_found_the_oldest_first(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    later = replace(RECORD, key="0" * 64)
+    claim_run(store, RECORD)
+    write_run(store, later)
+    write_run(store, replace(RECORD, key="b" * 64, status="refused"))
+    write_run(store, replace(RECORD, name="toys"))
+    for age, one in ((20, RECORD), (10, later)):
+        path = tmp_path / "runs/shop/unfinished" / one.key
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    assert unfinished_runs(store, "shop") == [RECORD, later]
+    write_run(store, replace(RECORD, status="registered", version=3))
+    assert unfinished_runs(store, "shop") == [later]
+
+
+def test_a_kill_between_a_mark_and_its_record_leaves_nothing_to_finish(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    claim_run(store, RECORD)
+    mark = tmp_path / "runs/shop/unfinished" / RECORD.key
+    # Before the record was written.
+    (tmp_path / f"runs/shop/{RECORD.key}.json").rename(tmp_path / "kept")
+    assert unfinished_runs(store, "shop") == [] and mark.exists()
+    # After it had ended, before the mark was taken away.
+    write_run(store, replace(RECORD, status="registered", version=3))
+    mark.write_bytes(b"")
+    assert unfinished_runs(store, "shop") == [] and not mark.exists()
