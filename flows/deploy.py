@@ -21,6 +21,7 @@ from flows.repository import enter_checkout
 from flows.steps import as_task
 from flows.switching import DeploymentError
 from flows.trial_run import planned
+from flows.versions import show_versions
 
 if TYPE_CHECKING:
     from components.serving.releases import Release
@@ -84,7 +85,9 @@ def deploy(
     say: Callable[[str], None] = log.info if log.isEnabledFor(logging.INFO) else Console().say
     try:
         order = Order(name, version, attestation, planned(mode, share, seconds, service), who or "", why)
-        done = bring_live(enter_checkout(), order, say, step=as_task, ask=_asked if approval else None)
+        root = enter_checkout()
+        done = bring_live(root, order, say, step=as_task, ask=_asked if approval else None)
+        show_versions(root, name)
     except RecstillError as error:
         return Failed(message=str(error))  # type: ignore[return-value]  # Prefect takes a state for a result
     record = {"name": done.name, "version": done.version, "switched": done.switched, "text": done.text}

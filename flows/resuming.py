@@ -14,6 +14,7 @@ from typing import Any
 from components.errors import RecstillError
 from components.settings.reading import PARAMS_FILE
 from components.storage.contract import ObjectStore
+from flows.artifacts import publish_verdict
 from flows.finalizing import FinishedRun, branch_of, finalize, release_of_run
 from flows.locked_outputs import LOCK, outputs
 from flows.params import read_params
@@ -117,6 +118,7 @@ def _overtaken(checkout: Path, store: ObjectStore, record: RunRecord) -> str:
 
 
 def _finished(checkout: Path, store: ObjectStore, record: RunRecord, lock: str, say: Say) -> RunRecord:
+    publish_verdict(record.name, record.verdict)
     tree = open_worktree(checkout, record.name, record.commit)
     as_task("bring back", lambda: _bring_back(checkout, tree, record.name, lock))
     return registered(FinishedRun(checkout, tree, record.name, record.key, record.verdict), record, store, say)

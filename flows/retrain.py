@@ -25,6 +25,7 @@ from flows.run_names import dated
 from flows.runs import RunRecord, claim_run, write_run
 from flows.steps import as_task
 from flows.surveying import Request, Say, Survey, champion_and_latest, make_tree, survey
+from flows.versions import show_versions
 from flows.worktrees import scenario_lock, sort_lock, withdraw_source, working_in
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def retrain(scenario: str, as_of: str | None = None, warm: bool | None = None, f
     """
     try:
         outcome = retrained(Path.cwd(), Request(scenario, as_of, warm, force), Console().say)
+        show_versions(Path.cwd(), scenario)
     except RecstillError as error:  # what a user can mend needs no traceback
         return Failed(message=str(error))  # type: ignore[return-value]  # Prefect takes a state for a result
     return Completed(name=outcome.ended.capitalize(), message=outcome.message, data=outcome)  # type: ignore[return-value]
@@ -152,7 +154,9 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
         if limits.retrain == "when_moved" and not request.force and not has_moved(found, drift):
             return _unmoved(found, drift)
         if limits.max_psi is not None and drift.psi > limits.max_psi:
-            return _refused(found, _stop(found, drift), say)
+            stop = _stop(found, drift)
+            publish_verdict(found.name, stop)
+            return _refused(found, stop, say)
     report = _graph(found)
     if (now := champion_and_latest(found.checkout, found.store, found.name)[0]) != found.champion:
         # Training takes its time. Judged against what is not live any more, no event would bring the version live.

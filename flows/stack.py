@@ -114,7 +114,7 @@ def _announce(stack: Stack, environment: dict[str, str], say: Say) -> None:
         return
     lines = {
         "Prefect, runs and schedules": api.removesuffix("/api"),
-        "service, OpenAPI": f"{service}/docs",
+        "service, OpenAPI": f"{service}/openapi.json",
         "object store": environment[STORE_VARIABLE]
         + (f" at {environment['AWS_ENDPOINT_URL']}" if stack.starts_store else ""),
         "another shell": f"set -a; . {stack.folder.relative_to(stack.root)}/environment; set +a",

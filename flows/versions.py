@@ -72,6 +72,21 @@ def log_problems(root: Path, name: str) -> list[str]:
     return found
 
 
+def show_versions(root: Path, name: str) -> None:
+    """The versions of a model on the page of the run that this is called in.
+
+    Raises:
+        StorageError: The store cannot be read.
+    """
+    from flows.artifacts import publish_versions
+
+    try:
+        rows, _ = version_rows(root, name)
+    except DeploymentError:  # there is none
+        return
+    publish_versions(name, rows)
+
+
 def history_lines(root: Path, name: str) -> list[str]:
     """The newest switches, in words, the newest first."""
     from components.serving.pointer import history

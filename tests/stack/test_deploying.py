@@ -239,6 +239,9 @@ def test_a_flow_shows_its_steps_and_a_refusal_without_a_traceback(
     assert run["name"].startswith("deploy synthetic@v2 ") and run["state"]["type"] == "COMPLETED"
     tasks = post("/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert {one["state"]["type"] for one in tasks} == {"COMPLETED"} and len(tasks) >= 4
+    found = post("/artifacts/filter", sort="CREATED_DESC", flow_runs={"id": {"any_": [run["id"]]}})
+    (shown,) = [json.loads(one["data"]) for one in found if one["key"] == "versions-synthetic"]
+    assert [(row["version"], row["state"]) for row in shown] == [(3, "registered"), (2, "live"), (1, "registered")]
     refused = start_flow(checkout, prefect_server, name="synthetic", version=3, attestation="0" * 64)
     output, _ = refused.communicate(timeout=120)
     run = post("/flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]

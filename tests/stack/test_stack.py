@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -81,6 +82,8 @@ def test_up_starts_everything_and_ends_everything(
     api = f"http://127.0.0.1:{up.prefect}"
     for address in (f"{api}/api/health", f"http://127.0.0.1:{up.service}/healthz"):
         assert answers(address)
+    announced = re.findall(r"^  \S.*  (http://\S+)$", up.said(), flags=re.MULTILINE)
+    assert len(announced) == 2 and all(map(answers, announced)), up.said()
     # What another shell is told is enough to work with it, and nobody else can read it.
     path = fresh.root / ".recstill/stack/environment"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

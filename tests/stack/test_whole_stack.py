@@ -146,8 +146,12 @@ def test_new_data_reach_the_users_by_themselves_and_go_back_in_five_seconds(stac
     assert stack.checkout.succeed("git", "status", "--porcelain") == before
     tags = stack.checkout.succeed("git", "ls-remote", "--tags", "origin")
     assert f"refs/tags/{NAME}@v1.0.0" in tags and f"refs/tags/{NAME}@v2.0.0" in tags
-    states = [run["state"]["name"] for run in stack.runs("retrain")]
-    assert "Registered" in states
+    run = next(run for run in stack.runs("retrain") if run["state"]["name"] == "Registered")
+    assert run["name"].startswith(f"{NAME} 20")
+    artifacts = _ask(f"{stack.api}/artifacts/filter", {"sort": "CREATED_DESC"})
+    assert {f"results-{NAME}", f"report-{NAME}"} <= {one["key"] for one in artifacts}  # of the stages' own run
+    own = {one["key"] for one in artifacts if one["flow_run_id"] == run["id"]}
+    assert {f"gate-{NAME}", f"versions-{NAME}"} <= own
 
 
 @pytest.mark.timeout(1800)
