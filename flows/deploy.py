@@ -13,6 +13,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from components.errors import RecstillError
 from flows.console import Console
@@ -33,12 +34,9 @@ _APPROVAL_SECONDS = 86_400
 class ApprovalForm(RunInput):
     """What a person fills in before a version goes live."""
 
-    approve: bool = False
-    """Shall it go live?"""
-    who: str
-    """Who decides; it is recorded."""
-    why: str = ""
-    """The reason; it is recorded."""
+    approve: bool = Field(default=False, description="Shall it go live?")
+    who: str = Field(min_length=1, pattern=r"\S", description="Who decides; it is recorded with the switch.")
+    why: str = Field(default="", description="The reason; it is recorded with the switch.")
 
 
 def _run_name() -> str:
