@@ -263,6 +263,13 @@ def test_a_flow_waits_for_approval_and_records_who_and_why(
         return runs[0] if runs else None
 
     run: Any = wait_until(paused, 90)
+    # The form says what it asks for, and the server takes no decision that is nobody's.
+    schema = run["state"]["state_details"]["run_input_keyset"]["schema"]
+    (found,) = post(f"/flow_runs/{run['id']}/input/filter", prefix=schema)
+    assert all(field["description"] for field in json.loads(found["value"])["properties"].values())
+    for wrong in ({}, {"who": ""}, {"who": " "}, {"who": "Ann", "approve": "perhaps"}):
+        answer = post(f"/flow_runs/{run['id']}/resume", run_input={"approve": yes, "why": "looks right", **wrong})
+        assert answer["status"] == "REJECT", answer
     assert live(checkout) is None
     post(f"/flow_runs/{run['id']}/resume", run_input={"approve": yes, "who": "Ann", "why": "looks right"})
     output, _ = flow.communicate(timeout=120)
