@@ -61,6 +61,8 @@ def ingest_samples(settings: SampleSource, root: Path) -> Ingested:
     events = pl.DataFrame(
         {
             "row": kept,
+            # Samples are of nobody: whoever looks for people here finds the column, and none in it.
+            "user": pl.repeat(None, len(kept), dtype=pl.String, eager=True),
             "label": labels.gather(kept),
             "is_test": pl.Series([None] * len(kept) if raw.is_test is None else raw.is_test[kept], dtype=pl.Boolean),
             "values": pl.Series(values[kept], dtype=pl.Array(pl.Float32, values.shape[1])),

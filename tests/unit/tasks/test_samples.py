@@ -16,6 +16,7 @@ from components.data.ingesting_samples import ingest_samples
 from components.data.preparing_samples import prepare_samples
 from components.data.samples import RawSamples, read_sample_dataset
 from components.errors import DataError, IntegrityError, SettingsError
+from components.provenance.subjects import people_in
 from components.serving.http_app import service_app
 from components.serving.limits import Limits
 from components.serving.live_model import LiveModel
@@ -170,6 +171,11 @@ def test_a_damaged_set_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     table.with_columns(label=1 - pl.col("label")).write_parquet(tmp_path / "dataset" / "train.parquet")
     with pytest.raises(IntegrityError):
         read_sample_dataset(tmp_path / "dataset")
+
+
+def test_samples_are_of_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ingested(monkeypatch, tmp_path, raw())
+    assert people_in(tmp_path) == set()
 
 
 def test_a_network_of_another_task_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
