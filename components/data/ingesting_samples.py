@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from components.data.digits import read_digits
-from components.data.idx import idx_files, read_mnist
 from components.data.ingesting import Ingested
-from components.data.rows import SourceFile, source_file
-from components.data.samples import RawSamples, samples_digest
+from components.data.samples import samples_digest
 from components.data.synthetic_samples import draw_samples
 from components.data.validation import counts_by_reason, require_acceptable
 from components.data.vocabulary import vocabulary
 from components.errors import DataError
-from components.settings.sample_source import DigitsSource, MnistSource, SampleSource, SyntheticSamplesSource
+from components.settings.sample_source import SyntheticSamplesSource
 
 _REASONS = ("label is missing", "a value is missing or not finite", "the same sample again")
 
 
-def ingest_samples(settings: SampleSource, root: Path) -> Ingested:
+def ingest_samples(settings: SyntheticSamplesSource) -> Ingested:
     """Read all of a source of samples.
 
     Args:
         settings: ``scenarios.<scenario>.source``.
-        root: The checkout, which relative paths start from.
 
     Raises:
         DataError: The source cannot be read, or has too many bad samples, or fewer than two labels.
     """
-    raw, files, about = _read(settings, root)
+    raw = draw_samples(settings)
     labels = raw.labels.cast(pl.String)
     finite = np.isfinite(raw.values).all(axis=1)
     values = np.where(finite[:, None], raw.values, 0.0).astype(np.float32)
@@ -79,8 +73,8 @@ def ingest_samples(settings: SampleSource, root: Path) -> Ingested:
     record = {
         "kind": settings.kind,
         "path": settings.path,
-        "about": about,
-        "files": [asdict(file) for file in files],
+        "about": {"title": "Synthetic samples"},
+        "files": [],
         "rows": len(labels),
         "rejected": counts_by_reason(rejected),
         "events": len(events),
@@ -103,14 +97,3 @@ def sample_summary(record: dict[str, Any]) -> list[str]:
         f"read {record['rows']:,} samples of {shape} values from {record['path']}; rejected: {rejected}",
         f"{record['events']:,} samples with {record['items']:,} labels",
     ]
-
-
-def _read(settings: SampleSource, root: Path) -> tuple[RawSamples, list[SourceFile], dict[str, Any]]:
-    if isinstance(settings, SyntheticSamplesSource):
-        return draw_samples(settings), [], {"title": "Synthetic samples"}
-    if isinstance(settings, DigitsSource):
-        return read_digits()
-    assert isinstance(settings, MnistSource)
-    files = idx_files(root / settings.path)
-    about = {"title": "MNIST", "citation": "LeCun, Bottou, Bengio and Haffner, 1998"}
-    return read_mnist(files), [source_file(path) for path in files], about

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -37,22 +37,3 @@ class SyntheticSamplesSource(_Samples):
     """Values of a sample; the first four count."""
     seed: int = Field(default=0, ge=0)
     """Seed of the generator."""
-
-
-class DigitsSource(_Samples):
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
-
-    kind: Literal["digits"]
-    """scikit-learn's digits."""
-
-
-class MnistSource(_Samples):
-    """MNIST from its four files, plain or gzipped; its own test images are the test."""
-
-    kind: Literal["mnist"]
-    """A folder with the files of MNIST."""
-
-
-SampleSource = SyntheticSamplesSource | DigitsSource | MnistSource
-SAMPLE_KINDS = ("synthetic-samples", "digits", "mnist")
-SampleSourceSettings = Annotated[SampleSource, Field(discriminator="kind")]

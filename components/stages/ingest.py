@@ -9,7 +9,7 @@ from components.data.ingesting import ingest, summary
 from components.data.ingesting_samples import ingest_samples, sample_summary
 from components.data.sources import open_source
 from components.data.subject_key import subject_key
-from components.settings.sample_source import SampleSource
+from components.settings.sample_source import SyntheticSamplesSource
 from components.settings.sources import SourceSection
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file, write_json
@@ -19,8 +19,8 @@ def work(workspace: Workspace) -> None:
     """Write ``events.parquet``, ``items.parquet``, ``rejected.parquet`` and ``source.json``."""
     union: Any = SourceSection  # No type, as far as mypy knows, but one of several.
     settings: SourceSection = workspace.settings("source", union)
-    if isinstance(settings, SampleSource):
-        found = ingest_samples(settings, workspace.root)
+    if isinstance(settings, SyntheticSamplesSource):
+        found = ingest_samples(settings)
         lines = sample_summary(found.record)
     else:
         key = subject_key(workspace.root / ".recstill" / "keys") if settings.exclude else None

@@ -135,7 +135,7 @@ def raw(**changes: Any) -> RawSamples:
 def ingested(monkeypatch: pytest.MonkeyPatch, folder: Path, samples: RawSamples, share: float = 1.0) -> pl.DataFrame:
     monkeypatch.setattr("components.data.ingesting_samples.draw_samples", lambda _: samples)
     settings = SyntheticSamplesSource(kind="synthetic-samples", path="x", max_rejected_share=share)
-    found = ingest_samples(settings, folder)
+    found = ingest_samples(settings)
     for name, table in (("events", found.events), ("items", found.items)):
         table.write_parquet(folder / f"{name}.parquet")
     write_json(folder / "source.json", found.record)
