@@ -3,7 +3,8 @@
 One teacher, one cache of its labels; every loss trains the same students, seeds 0, 1 and 2, of the scenario
 ``movielens``. Each is compared with the two terms that ship, on the test events, by a paired bootstrap over the users,
 whose NDCG@10 is averaged over the seeds first. ``EPOCHS`` shortens the trainings, ``SEEDS=0`` takes one seed,
-``ONLY=DIST,RCE-KD`` some of the losses; what has been trained is kept in ``.recstill/benchmarks/losses``.
+``ONLY=DIST,RCE-KD`` some of the losses. What has been trained is kept in ``.recstill/benchmarks/losses``, and a call
+that was interrupted goes on where it stopped (its CPU seconds are then those of the last call alone).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from components.evaluation.comparison import Interval, paired_bootstrap
-from components.evaluation.scoring import network_scorer, ranking
+from components.evaluation.scoring import network_scorer
 from components.networks.building import write_network
 from components.settings.threads import threads_per_network
 from components.storage.atomic import new_folder
+from components.tasks.full_ranking import ranking
 from components.training.fitting import fit, initial_network
 from tests.benchmarks.losses.recipe import FOLDER, LOSSES, REFERENCE, SEEDS, Bench, distillation, opened
 
@@ -46,6 +48,7 @@ def train(bench: Bench, name: str, seed: int) -> None:
         labels=bench.labels,
         distillation=distillation(name),
         name=f"{name}, seed {seed}",
+        scratch=FOLDER / "states" / folder.name,
         scenario="movielens",
         threads=threads_per_network(),
         plain=True,
