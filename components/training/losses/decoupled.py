@@ -57,9 +57,9 @@ def decoupled_divergence(
     log_q = _others_of_teacher(labels, aim).to(scaled.dtype)
     log_q_others = torch.logsumexp(log_q, dim=1, keepdim=True)
     log_p = others if labels.ids is None else _listed_of_student(others, labels)
-    binary = relative_entropy(log_q_target, log_p_target) + relative_entropy(log_q_others, log_p_others - total)
+    of_target = relative_entropy(log_q_target, log_p_target) + relative_entropy(log_q_others, log_p_others - total)
     rest = relative_entropy(log_q - log_q_others, log_p - log_p_others)
-    return temperature**2 * (alpha * binary.squeeze(1) + beta * rest.sum(1))
+    return temperature**2 * (alpha * of_target.squeeze(1) + beta * rest.sum(1))
 
 
 def _others_of_teacher(labels: SoftLabels, aim: torch.Tensor) -> torch.Tensor:
