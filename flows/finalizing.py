@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import IntegrityError, RecstillError, StorageError
 from components.settings.reading import PARAMS_FILE
 from components.storage.contract import MissingObjectError, ObjectStore
+from flows.admitting import refuse_recalled_run, require_judged
 from flows.locked_outputs import LOCK, lock_problems, workspace_problems
 from flows.repository import (
     GitError,
@@ -238,8 +239,8 @@ def attest(work: Finalizing) -> None:
         statements = statements_of(run.worktree, name, work.store, work.say) if work.release is None else []
         sketch_run(run.worktree, name, (), work.say)
         if work.release is None:
-            _require_judged(run.verdict, package)
-            _refuse_recalled(work, package)
+            require_judged(run.verdict, package)
+            refuse_recalled_run(run.checkout, work.store, name, package)
             version = claim_version(work.store, name, run.key, next_free(work, versions(work.store, name)))
             try:
                 work.release = publish(
@@ -276,29 +277,6 @@ def attest(work: Finalizing) -> None:
             "Check the store; the version is not tagged, so nothing deploys it.",
         )
     work.say(f"{name}@v{work.registered.version} is attested: sha256:{work.registered.attestation}")
-
-
-def _require_judged(verdict: Mapping[str, Any], package: Path) -> None:
-    from components.serving.package_folder import RECORD
-    from components.storage.digests import file_digest
-
-    if verdict.get("passed") is not True:
-        raise IntegrityError("the gate has not let this run through", "Nothing was registered.")
-    if verdict.get("package") not in (None, file_digest(package / RECORD)):
-        raise IntegrityError("the gate's verdict is about another package than the run's", "Retrain again.")
-
-
-def _refuse_recalled(work: Finalizing, package: Path) -> None:
-    """Refuse a run that came of something recalled, such as a teacher that the same data gave again."""
-    from components.provenance.recalls import recalls_of, refuse_recalled
-    from components.serving.package_folder import RECORD
-    from components.storage.atomic import read_json
-    from components.storage.digests import file_digest
-    from flows.auditing.recalled import recalls_now
-
-    ids = {file_digest(package / RECORD), *map(str, (read_json(package / RECORD).get("lineage") or {}).values())}
-    found = recalls_of(ids, recalls_now(work.run.checkout, work.store).recalls)
-    refuse_recalled(f"what the run of {work.run.scenario} came from", found)
 
 
 def next_free(work: Finalizing, taken: list[int]) -> int:

@@ -112,7 +112,7 @@ def test_a_mapping_that_misses_names_the_column_the_file_and_the_nearest(tmp_pat
     ("name", "content", "words"),
     [
         ("e.parquet", b"PAR1 but not really", ["e.parquet cannot be read"]),
-        ("e.csv.gz", gzip.compress(b"user,item,timestamp\n" * 99)[:30], ["e.csv.gz cannot be read"]),
+        ("e.csv.gz", gzip.compress(b"user,item,timestamp\n" * 99, mtime=0)[:30], ["e.csv.gz cannot be read"]),
         ("e.csv.gz", b"user,item,timestamp\n", ["gzip"]),
         ("e.csv", b"", ["e.csv cannot be read", "empty"]),
         ("e.csv", b"user,item,timestamp\n1,2,3,4\n", ["e.csv cannot be read", "more fields"]),
