@@ -45,6 +45,7 @@ bench-losses: $(INSTALLED) ## Measure what each loss does for the student: an ho
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.losses
 
 bench-service: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Measure the service, and the way from new data to it (ten minutes)
+	test -n "$(PACKAGE)" || $(BIN)/recstill run movielens
 	$(BIN)/python -m tests.benchmarks.service
 
 bench-audit: $(INSTALLED) ## Measure the audit: 300 damages, 500 versions, 3 GB, a version made twice (half an hour)

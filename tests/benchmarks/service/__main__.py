@@ -110,8 +110,8 @@ def growth_over_swaps(service: RunningService, released: Released) -> float:
     return service.rss_mb() - before
 
 
-def from_event_to_serving() -> dict[str, float]:
-    """Seconds from the event of a registered version to the first answer of it, and from a rollback to the older one.
+def from_event_to_serving() -> None:
+    """Print seconds from the event of a registered version to the first answer of it, and from a rollback to the older one.
 
     Measured by the test of the whole stack, which prints them: Postgres, Prefect server, worker, SeaweedFS.
     """
@@ -119,10 +119,11 @@ def from_event_to_serving() -> dict[str, float]:
     print("the whole stack: some six minutes", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-s", test]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    measured = re.findall(r"^(event_to_serving_s|rollback_s)=([0-9.]+)$", done.stdout, re.MULTILINE)
+    for name, value in measured:
+        print(f"{name}={value}")
     if done.returncode:
         raise SystemExit(f"the test of the whole stack failed\n{done.stdout[-3000:]}")
-    measured = re.findall(r"^(event_to_serving_s|rollback_s)=([0-9.]+)$", done.stdout, re.MULTILINE)
-    return {name: float(value) for name, value in measured}
 
 
 def main() -> None:
@@ -146,9 +147,9 @@ def main() -> None:
         with running_service(name, "--poll", "0.05", folder=folder) as service:
             found["lost_requests"] = lost_under_swaps(service, released, question)
             found["rss_growth_mb"] = growth_over_swaps(service, released)
-    found |= from_event_to_serving()
     for measure, value in found.items():
-        print(f"{measure}={value:.4g}")
+        print(f"{measure}={value:.4g}", flush=True)
+    from_event_to_serving()
 
 
 if __name__ == "__main__":
