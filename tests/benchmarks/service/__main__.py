@@ -37,8 +37,8 @@ ROLLBACKS = 5
 def bare_latencies(package: Path, history: list[str], pause: float) -> np.ndarray:
     """Milliseconds of the ONNX session alone, asked as often as the service is."""
     predictor = Predictor(package)
-    read = [predictor._index[name] for name in history][-predictor._max_length :]
-    feed = {"items": np.array([read], dtype=np.int64), "length": np.array([len(read)], dtype=np.int64)}
+    answering = predictor.answering
+    feed = answering.feed([answering.parse(answering.question({"history": history}))])
     found = np.empty(PACED)
     for number in range(PACED):
         time.sleep(pause)
