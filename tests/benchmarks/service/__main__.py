@@ -111,7 +111,7 @@ def growth_over_swaps(service: RunningService, released: Released) -> float:
 
 
 def from_event_to_serving() -> None:
-    """Print seconds from the event of a registered version to the first answer of it, and from a rollback to the older one.
+    """Print seconds from the event of a new version to its first answer, and from a rollback to the older one.
 
     Measured by the test of the whole stack, which prints them: Postgres, Prefect server, worker, SeaweedFS.
     """
