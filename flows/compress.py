@@ -75,7 +75,7 @@ def compress(root: str, scenario: str, addresses: list[str], force: bool = False
         future.wait()
     states = {address: future.state for address, future in futures.items()}
     failed = [address for address, state in states.items() if state.is_failed()]
-    done = [state.result() for address, state in states.items() if address not in failed]
+    done = [state.result() for state in states.values() if state.is_completed()]  # others may never have begun
     attest_run(Path(root), scenario, done, Console().say)
     if failed:
         return Failed(message="\n".join(f"{address}: {states[address].message}" for address in failed))  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -21,18 +22,22 @@ def refusal(code: str, status: int, minutes_ahead: float = 0.0) -> ClientError:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("made", "said"),
     [
-        (refusal("SignatureDoesNotMatch", 403), r"refuses the credentials \(SignatureDoesNotMatch\)"),
-        (refusal("NoSuchBucket", 404), "the bucket of s3://bucket does not exist"),
-        (refusal("SlowDown", 503), "answers SlowDown for a/b"),
-        (SSLError(endpoint_url=ENDPOINT, error="x"), r"certificate of https://s3\.example\.org:9000 "),
-        (EndpointConnectionError(endpoint_url=ENDPOINT), r"cannot be reached at https://s3\.example\.org:9000 "),
+        # Made when the test runs: an answer holds the time, and collection is minutes before.
+        (lambda: refusal("SignatureDoesNotMatch", 403), r"refuses the credentials \(SignatureDoesNotMatch\)"),
+        (lambda: refusal("NoSuchBucket", 404), "the bucket of s3://bucket does not exist"),
+        (lambda: refusal("SlowDown", 503), "answers SlowDown for a/b"),
+        (lambda: SSLError(endpoint_url=ENDPOINT, error="x"), r"certificate of https://s3\.example\.org:9000 "),
+        (
+            lambda: EndpointConnectionError(endpoint_url=ENDPOINT),
+            r"cannot be reached at https://s3\.example\.org:9000 ",
+        ),
     ],
 )
-def test_each_failure_is_one_message_without_a_secret(error: Exception, said: str) -> None:
+def test_each_failure_is_one_message_without_a_secret(made: Callable[[], Exception], said: str) -> None:
     with pytest.raises(StorageError, match=said) as caught:
-        raise explained(error, "s3://bucket", ENDPOINT, "a/b")
+        raise explained(made(), "s3://bucket", ENDPOINT, "a/b")
     assert caught.value.remedy
     for secret in ("passw0rd", "5ecret", "someone"):
         assert secret not in str(caught.value)

@@ -152,7 +152,13 @@ def _version(root: Path, content: PackageContent, rows: pl.DataFrame, key: str) 
     ids = dataset.catalogue["id"].to_list()
     first = [dataset.item[dataset.offsets[user] : dataset.offsets[user] + 6].tolist() for user in chosen]
     requests = requests_of([[ids[item] for item in items] for items in first])
-    lineage = {**content.lineage, "dataset": dataset.digest, "commit": git(root, "rev-parse", "HEAD")}
+    lineage = {
+        **content.lineage,
+        "source": str(found.record["digest"]),
+        "dataset": dataset.digest,
+        "soft_labels": manifest.id,
+        "commit": git(root, "rev-parse", "HEAD"),
+    }
     write_package(
         made / "package", replace(content, lineage=lineage, requests=requests), task_of("next_item", dataset, 8)
     )

@@ -151,7 +151,7 @@ def test_deleting_the_newest_data_alone_would_leave_the_person_everywhere_else(r
     # The naive twin: what somebody does who knows of the outputs in front of them.
     shutil.rmtree(root / "artifacts")
     subprocess.run(
-        [RECSTILL.replace("recstill", "dvc"), "gc", "-w", "-f", "-q"], cwd=root, check=False, env={**os.environ}
+        [str(Path(RECSTILL).with_name("dvc")), "gc", "-w", "-f", "-q"], cwd=root, check=False, env={**os.environ}
     )
     assert len(rows_of(root, PERSON)) >= 5
 
