@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 SEAWEEDFS := .venv/.seaweedfs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-service bench-audit clean
+.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-tasks bench-service bench-audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench-soft-labels: $(INSTALLED) ## Measure the soft-label cache on ML-1M and Bea
 
 bench-losses: $(INSTALLED) ## Measure what each loss does for the student: an hour and a half; EPOCHS=6 takes a third of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.losses
+
+bench-tasks: $(INSTALLED) ## Measure every task's scenario, three seeds (ONLY=binary,digits: some of them)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.tasks
 
 bench-service: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Measure the service, and the way from new data to it (ten minutes)
 	test -n "$(PACKAGE)" || $(BIN)/recstill run movielens

@@ -1,0 +1,160 @@
+"""A scenario run whole in clones of this checkout, once a seed, and figures of the runs with their intervals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from components.evaluation.comparison import paired_bootstrap
+from components.evaluation.contenders import Contender, contenders_of
+from components.evaluation.scoring import network_scorer, onnx_scorer
+from components.networks.building import read_network
+from components.networks.ensemble import read_teacher
+from components.storage.atomic import read_json
+from components.tasks.building import open_task
+from components.tasks.contract import Judgement
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+SAMPLES = 4000
+SHIPPED = "shipped"
+"""In the place of a contender's name: whatever variant the run has chosen."""
+
+
+class Figure(NamedTuple):
+    """One line of the output: an estimate, and its 95 % interval where there is one."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value:.4f}"
+
+    def told(self) -> str:
+        """With the interval, for people."""
+        return f"{self.name:<32} {self.value:.4f}" + ("" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed's run.
+
+    Attributes:
+        root: The clone.
+        scenario: What was run there.
+        seed: Of its trainings.
+        seconds: Wall seconds of the command.
+    """
+
+    root: Path
+    scenario: str
+    seed: int
+    seconds: float
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts" / self.scenario
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of ``report/metrics.json``."""
+        return read_json(self.artifacts / "report" / "metrics.json")
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The content of ``report/choice.json``."""
+        return read_json(self.artifacts / "report" / "choice.json")
+
+    def judged(self, name: str) -> Judgement:
+        """A contender (``teacher``, ``baseline``, ``shipped``, ``pruned.fp32`` ...) on the test points."""
+        return _judged(self, str(self.choice["chosen"]) if name == SHIPPED else name)
+
+
+class Benchmark(NamedTuple):
+    """What a module of this folder measures.
+
+    Attributes:
+        scenario: Which one is run.
+        figures: From the runs, one a seed, to what is printed.
+        changes: ``key=value`` assignments below ``scenarios.<scenario>``, made before each run.
+    """
+
+    scenario: str
+    figures: Callable[[Sequence[Run]], list[Figure]]
+    changes: tuple[str, ...] = ()
+
+
+def run_scenario(benchmark: Benchmark, seed: int, folder: Path) -> Run:
+    """Clone this checkout into ``folder`` and run the scenario there, from its source to its package."""
+    root = folder / f"{benchmark.scenario}-{seed}"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
+    changes = [f"scenarios.{benchmark.scenario}.{change}" for change in (f"seed={seed}", *benchmark.changes)]
+    started = time.monotonic()
+    command = [str(BIN / "recstill"), "run", benchmark.scenario, *(word for one in changes for word in ("--set", one))]
+    done = subprocess.run(command, cwd=root, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed in {root}")
+    return Run(root, benchmark.scenario, seed, time.monotonic() - started)
+
+
+def level(name: str, runs: Sequence[Run], contender: str) -> Figure:
+    """The primary measure, averaged over the seeds; the interval is of the test points."""
+    values, users = _mean_values(runs, contender)
+    return _figure(name, values, np.zeros_like(values), users)
+
+
+def difference(name: str, runs: Sequence[Run], contender: str, reference: str) -> Figure:
+    """The primary measure of one contender above that of another, on the same points."""
+    values, users = _mean_values(runs, contender)
+    return _figure(name, values, _mean_values(runs, reference)[0], users)
+
+
+def mean_of(name: str, runs: Sequence[Run], of: Callable[[Run], float]) -> Figure:
+    """Any number of a run; low and high are the least and the greatest of the seeds."""
+    found = [of(run) for run in runs]
+    return Figure(name, float(np.mean(found)), min(found), max(found))
+
+
+def costs(prefix: str, runs: Sequence[Run]) -> list[Figure]:
+    """What ships as a share of the teacher: bytes (of fp32 weights) and latency; and the seconds of a whole run."""
+    return [
+        mean_of(f"{prefix}_bytes_ratio", runs, lambda run: run.metrics["shipped_bytes_ratio"]),
+        mean_of(f"{prefix}_latency_ratio", runs, lambda run: run.metrics["shipped_latency_ratio"]),
+        mean_of(f"{prefix}_run_s", runs, lambda run: run.seconds),
+    ]
+
+
+def _figure(name: str, values: np.ndarray, reference: np.ndarray, users: np.ndarray) -> Figure:
+    found = paired_bootstrap({name: values}, reference, users, samples=SAMPLES, seed=0)[name].difference
+    return Figure(name, *found)
+
+
+def _mean_values(runs: Sequence[Run], contender: str) -> tuple[np.ndarray, np.ndarray]:
+    judged = [run.judged(contender) for run in runs]
+    users = judged[0].users
+    # The split does not depend on the scenario's seed: all runs are judged on the same points.
+    assert all(np.array_equal(one.users, users) for one in judged)
+    return np.mean([one.values for one in judged], axis=0), users
+
+
+@cache
+def _judged(run: Run, name: str) -> Judgement:
+    task = open_task(read_json(run.artifacts / "package" / "package.json")["task"], run.artifacts / "dataset")
+    found: dict[str, Contender] = {one.name: one for one in contenders_of(run.artifacts, {})}
+    one = found[name]
+    assert one.path is not None
+    if one.runtime == "onnx":
+        scorer = onnx_scorer(one.path)
+    else:
+        scorer = network_scorer((read_teacher if one.runtime == "teacher" else read_network)(one.path))
+    return task.judge(scorer, task.reading(one.max_length).evaluation_batches("test", 256))
