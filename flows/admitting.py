@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import IntegrityError
 from components.storage.contract import ObjectStore
+
+if TYPE_CHECKING:
+    from components.provenance.stage_run import StageStatement
 
 
 def require_judged(verdict: Mapping[str, Any], package: Path) -> None:
@@ -25,8 +28,17 @@ def require_judged(verdict: Mapping[str, Any], package: Path) -> None:
         raise IntegrityError("the gate's verdict is about another package than the run's", "Retrain again.")
 
 
-def refuse_recalled_run(checkout: Path, store: ObjectStore, name: str, package: Path) -> None:
+def refuse_recalled_run(
+    checkout: Path, store: ObjectStore, name: str, package: Path, statements: Iterable[StageStatement]
+) -> None:
     """Refuse a run that came of something recalled, such as a teacher that the same data gave again.
+
+    Args:
+        checkout: The checkout.
+        store: Where recalls lie.
+        name: Of the scenario.
+        package: Of the run.
+        statements: Of its stages: a recall may name any file that one of them read, ran or made.
 
     Raises:
         RecalledError: It has.
@@ -34,10 +46,12 @@ def refuse_recalled_run(checkout: Path, store: ObjectStore, name: str, package: 
         StorageError: The store cannot be read.
     """
     from components.provenance.recalls import recalls_of, refuse_recalled
+    from components.serving.origins import statement_ids
     from components.serving.package_folder import RECORD
     from components.storage.atomic import read_json
     from components.storage.digests import file_digest
     from flows.auditing.recalled import recalls_now
 
     ids = {file_digest(package / RECORD), *map(str, (read_json(package / RECORD).get("lineage") or {}).values())}
+    ids |= {digest for one in statements for digest in statement_ids(one)}
     refuse_recalled(f"what the run of {name} came from", recalls_of(ids, recalls_now(checkout, store).recalls))

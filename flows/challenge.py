@@ -9,14 +9,13 @@ from components.data.dataset import PreparedDataset, read_dataset
 from components.errors import IntegrityError
 from components.evaluation.challenger_gate import Contest, Evidence, judge
 from components.evaluation.drift import Drift, drift_between, population_of
-from components.provenance.receipts import receipts
 from components.serving.holdout import holdout_of, score
 from components.serving.package_folder import RECORD
 from components.serving.releases import Release, fetch_release
 from components.storage.atomic import read_json
 from components.storage.digests import file_digest
+from flows.auditing.erased_objects import receipts_now
 from flows.surveying import Survey
-from flows.trust import trusted
 
 _CHAMPION = ".recstill/champion"
 
@@ -52,7 +51,7 @@ def champion_dataset(found: Survey) -> PreparedDataset | None:
 
 
 def _were_erased(found: Survey, champion: Release) -> bool:
-    told = (one for one in receipts(found.store, trusted(found.checkout)) if one.kind == "erasure")
+    told = (one for one in receipts_now(found.checkout, found.store) if one.kind == "erasure")
     return any(champion.lineage.get("dataset") in one.data for one in told)
 
 

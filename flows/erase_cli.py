@@ -61,7 +61,9 @@ def erase(
     from flows.auditing.person_plan import find_person
     from flows.auditing.places import opened_places
     from flows.auditing.purging import begun, planned
+    from flows.auditing.standing_still import no_retraining
     from flows.console import Console
+    from flows.params import read_params
     from flows.repository import enter_checkout, keys_of
 
     person = sys.stdin.readline().rstrip("\n") if subject == "-" else subject
@@ -70,7 +72,9 @@ def erase(
     root, console = enter_checkout(), Console()
     say = (lambda _: None) if as_json else console.say
     key = subject_key_made(keys_of(root))
-    with opened_places(root) as places:
+    # A retraining that has begun before would write again what is deleted.
+    still = read_params(root).scenarios if confirm else ()
+    with opened_places(root) as places, no_retraining(places, still):
         history = LockHistory.read(root)
         found = find_person(places, history, person, key, say, scenario=scenario)
         plan = planned(places, history, found, person, models=purge_models)
@@ -121,7 +125,7 @@ def _done(
         blocked = f"{live} is live and was made from this person's data: nothing was deleted"
         return {"excluded": changed, "blocked": blocked, "receipt": None, "left": []}
     receipt, left = _carried_out(console, places, plan, reason=reason, quiet=quiet)
-    if left:
+    if receipt is None:
         raise RecstillError(
             f"{len(left)} objects are there again: {left[0].gone.what} in {left[0].gone.place}",
             "Something is writing them: let it end, then give the same command again.",
@@ -142,7 +146,7 @@ def _done(
 
 def _carried_out(
     console: Console, places: Places, plan: Erasure, *, reason: str, quiet: bool
-) -> tuple[Receipt, list[Target]]:
+) -> tuple[Receipt | None, list[Target]]:
     from rich.progress import Progress
 
     from flows.auditing.purging import begun, carry_out

@@ -240,7 +240,7 @@ def attest(work: Finalizing) -> None:
         sketch_run(run.worktree, name, (), work.say)
         if work.release is None:
             require_judged(run.verdict, package)
-            refuse_recalled_run(run.checkout, work.store, name, package)
+            refuse_recalled_run(run.checkout, work.store, name, package, statements)
             version = claim_version(work.store, name, run.key, next_free(work, versions(work.store, name)))
             try:
                 work.release = publish(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +43,7 @@ def reproduce(
     from flows.auditing.reproducing import alone_with, compared, prepared, run
     from flows.console import Console
     from flows.interruption import prompt_end
+    from flows.only_document import output_to_errors
     from flows.registry import parsed
     from flows.repository import enter_checkout
 
@@ -56,19 +54,21 @@ def reproduce(
     attempt = prepared(root, *parsed(target))
 
     def made() -> Reproduction:
-        with alone_with(attempt), _output_to_errors(as_json):
+        with output_to_errors(as_json):
             run(attempt, console.say, lambda stage: console.begins(stage.address, stage.description), console.ends)
             return compared(attempt, Tolerance(absolute, relative), time.monotonic() - started)
 
-    try:
-        # In a thread of its own: in the main one, DVC would keep a Ctrl-C from what runs it.
-        with prompt_end(last=attempt.remove), ThreadPoolExecutor(1) as thread:
-            found = thread.submit(made).result()
-    except BaseException:
-        _end(attempt, keep)
-        raise
-    kept = keep or found.ending != "identical"
-    _end(attempt, kept)
+    # Whoever is told that another one is at work must not take that one's worktree away.
+    with alone_with(attempt):
+        try:
+            # In a thread of its own: in the main one, DVC would keep a Ctrl-C from what runs it.
+            with prompt_end(last=attempt.remove), ThreadPoolExecutor(1) as thread:
+                found = thread.submit(made).result()
+        except BaseException:
+            _end(attempt, keep)
+            raise
+        kept = keep or found.ending != "identical"
+        _end(attempt, kept)
     if as_json:
         console.document(_record(found, kept, attempt))
     else:
@@ -129,20 +129,3 @@ def _record(found: Reproduction, kept: bool, attempt: Attempt) -> dict[str, Any]
         "stages": stages_told(attempt.results),
         "worktree": str(found.worktree) if kept else None,
     }
-
-
-@contextmanager
-def _output_to_errors(wanted: bool) -> Iterator[None]:
-    """Within the block what this process and its stages print goes to the errors: the output is one document."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

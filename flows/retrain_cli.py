@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,6 +76,7 @@ def _outcome(
     checkout: Path, scenario: str, as_of: str | None, *, warm: bool | None, force: bool, quiet: bool
 ) -> Outcome:
     from flows.console import Console
+    from flows.only_document import output_to_errors
     from flows.repository import store_of
     from flows.retrain import known_outcome
     from flows.retrain import retrain as flow
@@ -85,7 +85,7 @@ def _outcome(
     from flows.surveying import Request, survey
     from flows.worktrees import scenario_lock
 
-    with _output_to_errors(quiet):
+    with output_to_errors(quiet):
         # Starting Prefect takes longer than finding out that there is nothing to do.
         request = Request(scenario, as_of, warm, force)
         with scenario_lock(checkout, scenario, handed_on=True):
@@ -112,20 +112,3 @@ def _one_by_one(tree: Path, _scenario: str, stages: Sequence[Stage]) -> None:
             console.fails(stage.address)
             raise
         console.ends(StageResult(stage.address, done, started, time.time() - started, own_seconds))
-
-
-@contextmanager
-def _output_to_errors(wanted: bool) -> Iterator[None]:
-    """Within the block whatever is printed, by the processes of stages too, goes to the standard error."""
-    if not wanted:
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

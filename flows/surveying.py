@@ -261,10 +261,11 @@ def _instant(text: str) -> str:
 def _refuse_recalled_data(
     tree: Path, name: str, prepared: Sequence[Stage], records: Sequence[dict[str, Any]], recalls: Sequence[Recall]
 ) -> None:
-    """Refuse data that are recalled, by their own digests or by the MD5s of their files."""
+    """Refuse data that are recalled, by their own digests or by the MD5s of their files, their source or their code."""
     locked = lock_stages(tree)
     ids = {str(record[field]) for record in records for field in ("digest", "source_digest") if record.get(field)}
-    ids |= {plain_digest(str(out["md5"])) for stage in prepared for out in locked[stage.address].get("outs") or ()}
+    files = (one for stage in prepared for kind in ("deps", "outs") for one in locked[stage.address].get(kind) or ())
+    ids |= {plain_digest(str(one["md5"])) for one in files if "md5" in one}
     refuse_recalled(f"what {name} would be trained on", recalls_of(ids, recalls))
 
 

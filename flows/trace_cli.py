@@ -68,5 +68,5 @@ def trace(
         console.tree(tree_of(chain))
         if picture is not None:
             console.say(f"picture: {picture}")
-    if any(node.recalls for node in chain.nodes):
+    if chain.recalls:
         raise typer.Exit(FOUND)

@@ -62,6 +62,7 @@ def verify(
     from flows.auditing.progress import ByteProgress
     from flows.auditing.verifying import verify as verify_versions
     from flows.console import Console
+    from flows.only_document import output_to_errors
     from flows.repository import enter_checkout
 
     if (addresses or reproduce) and not repair:
@@ -70,17 +71,19 @@ def verify(
         raise SettingsError("--all and versions exclude each other", "Give one of them.")
     root = enter_checkout()
     repairs: list[Repair] = []
-    with ByteProgress("verify", show=not as_json) as progress:
+    not_made: list[str] = []
+    with ByteProgress("verify", show=not as_json) as progress, output_to_errors(as_json):
         if repair:
             say = (lambda one: None) if as_json else partial(_tell_repair, Console())
-            found, repairs = repaired(
+            found, repairs, not_made = repaired(
                 root, targets or (), addresses=addresses or (), again=reproduce, workers=workers,
-                begin=progress.begin, say=say,
+                begin=progress.begin, say=say, tell=lambda line: typer.echo(line, err=True),
             )  # fmt: skip
         else:
             found = verify_versions(root, targets or (), workers=workers, resume=resume, begin=progress.begin)
     if as_json:
-        Console().document({**_record(found), "repairs": [_repair_record(one) for one in repairs]})
+        told = [_repair_record(one) for one in repairs]
+        Console().document({**_record(found), "repairs": told, "not_made_again": not_made})
     else:
         _tell(Console(), found)
     if found.damaged:

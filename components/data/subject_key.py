@@ -24,6 +24,7 @@ LOCAL_KEY = "subject.key"
 MARK_BYTES = 12
 """Bytes of a keyed name."""
 _PURPOSE = b"recstill subject\0"
+_SEAL = b"recstill sketch\0"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _MAKE_ONE = "Make one: openssl rand -hex 32 > subject.key"
 _LARGEST = 4096
@@ -45,6 +46,10 @@ class SubjectKey:
     def mark(self, person: str) -> str:
         """The keyed name of an id: 24 hexadecimal digits."""
         return hmac.digest(self.secret, _PURPOSE + person.encode(), "sha256")[:MARK_BYTES].hex()
+
+    def seal(self, content: bytes) -> str:
+        """What only somebody who has the key can put under a record: HMAC-SHA256, 64 hexadecimal digits."""
+        return hmac.digest(self.secret, _SEAL + content, "sha256").hex()
 
     def marks(self, people: Iterable[str]) -> dict[str, str]:
         """Keyed names by id."""

@@ -89,16 +89,15 @@ def receipts(store: ObjectStore, keys: Sequence[PublicKey]) -> list[Receipt]:
     return [_receipt(entry) for entry in receipt_log(store).entries(keys)]
 
 
-def erased(store: ObjectStore, keys: Sequence[PublicKey]) -> frozenset[str]:
+def erased(known: Iterable[Receipt]) -> frozenset[str]:
     """Everything that was erased because of a person: MD5s (with ``.dir`` where DVC has it), SHA-256s, and keys.
 
-    Raises:
-        IntegrityError: The log is damaged, or no trusted key has signed an entry.
-        StorageError: The store cannot be read.
+    Args:
+        known: All receipts.
     """
     return frozenset(
         name
-        for receipt in receipts(store, keys)
+        for receipt in known
         if receipt.kind == "erasure"
         for one in receipt.objects
         for name in (one.name, *one.digests)

@@ -3,7 +3,7 @@
 ``subjects/<id>.json``. The id is a digest over the MD5s of the files that hold people, as ``dvc.lock`` records them,
 so that whoever has a lock finds the sketch. It holds the keyed name of everybody in the events, in the rejected rows
 and in the prepared data set, sorted, and the id of the key. Without the key it says how many people there are, and no
-more.
+more. It is sealed with that key: a sketch that somebody else has written would hide people, and counts for nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import bisect
 import hashlib
+import hmac
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,7 +27,7 @@ from components.storage.contract import MissingObjectError, ObjectStore
 from components.storage.digests import record_digest
 
 PREFIX = "subjects/"
-_FORMAT = 1
+_FORMAT = 2
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
@@ -41,6 +43,7 @@ class Sketch:
         key: Id of the key.
         count: How many people there are.
         marks: Their keyed names, sorted, 12 bytes each.
+        seal: What only the holder of the key can write under all of that.
     """
 
     scenario: str
@@ -50,6 +53,7 @@ class Sketch:
     key: str
     count: int
     marks: bytes = field(repr=False)
+    seal: str = ""
 
     @property
     def id(self) -> str:
@@ -61,12 +65,19 @@ class Sketch:
 
         Raises:
             SettingsError: The sketch was made with another key.
+            IntegrityError: Nobody who has the key has made it like this.
         """
         if key.id != self.key:
             raise SettingsError(
                 f"the sketch of who is in a data set of {self.scenario} was made with key {self.key}, and the key here "
                 f"is {key.id}: nobody can be looked for in it",
                 f"Set {SUBJECT_VARIABLE} to that key, from the machine that made the version.",
+            )
+        if not hmac.compare_digest(self.seal, _seal_of(self, key)):
+            raise IntegrityError(
+                f"{sketch_key(self.outputs)} was not made like this by anybody who has the key {self.key}: it may hide "
+                "people",
+                "Delete it; it is made again.",
             )
         wanted = bytes.fromhex(key.mark(person))
         place = bisect.bisect_left(range(self.count), wanted, key=self._at)
@@ -114,14 +125,17 @@ def sketch_of(
         attached: ``during the run`` or ``afterwards``.
 
     Raises:
-        DataError: None of the files is there.
+        DataError: None of the files is there, or not all of them.
         IntegrityError: A file is damaged.
     """
     people = people_in(folder)
     if not people:
         raise DataError(f"{folder} holds nobody's events", "Run the scenario first.")
+    if lost := sorted(path for path in outputs if not (folder / path.rpartition("/")[2]).exists()):
+        raise DataError(f"{', '.join(lost)} is not in {folder}: whoever is in it alone would be hidden", "Run again.")
     marks = sorted({bytes.fromhex(key.mark(person)) for person in people})
-    return Sketch(scenario, dict(outputs), dataset, attached, key.id, len(marks), b"".join(marks))
+    sketch = Sketch(scenario, dict(outputs), dataset, attached, key.id, len(marks), b"".join(marks))
+    return replace(sketch, seal=_seal_of(sketch, key))
 
 
 def sketch_id(outputs: Mapping[str, str]) -> str:
@@ -140,17 +154,8 @@ def publish_sketch(store: ObjectStore, sketch: Sketch) -> bool:
     Raises:
         StorageError: The store cannot be written.
     """
-    document = {
-        "format": _FORMAT,
-        "scenario": sketch.scenario,
-        "outputs": dict(sketch.outputs),
-        "dataset": sketch.dataset,
-        "attached": sketch.attached,
-        "key": sketch.key,
-        "count": sketch.count,
-        "sha256": hashlib.sha256(sketch.marks).hexdigest(),
-        "marks": base64.b64encode(sketch.marks).decode(),
-    }
+    marks = base64.b64encode(sketch.marks).decode()
+    document = {**_told(sketch), "marks": marks, "seal": sketch.seal}
     content = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
     return store.put_if_absent(sketch_key(sketch.outputs), content, hashlib.sha256(content).hexdigest())
 
@@ -188,6 +193,24 @@ def marks_of(people: Iterable[str], key: SubjectKey) -> list[str]:
     return sorted({key.mark(person) for person in people})
 
 
+def _told(sketch: Sketch) -> dict[str, Any]:
+    """All of a sketch; of its marks the digest."""
+    return {
+        "format": _FORMAT,
+        "scenario": sketch.scenario,
+        "outputs": dict(sketch.outputs),
+        "dataset": sketch.dataset,
+        "attached": sketch.attached,
+        "key": sketch.key,
+        "count": sketch.count,
+        "sha256": hashlib.sha256(sketch.marks).hexdigest(),
+    }
+
+
+def _seal_of(sketch: Sketch, key: SubjectKey) -> str:
+    return key.seal(json.dumps(_told(sketch), sort_keys=True).encode())
+
+
 def _parsed(content: bytes, where: str) -> Sketch:
     try:
         document = json.loads(content)
@@ -200,6 +223,7 @@ def _parsed(content: bytes, where: str) -> Sketch:
             key=str(document["key"]),
             count=int(document["count"]),
             marks=marks,
+            seal=str(document["seal"]),
         )
         whole = hashlib.sha256(marks).hexdigest() == document["sha256"] and len(marks) == MARK_BYTES * sketch.count
         if document["format"] != _FORMAT or not whole:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from components.errors import DataError, IntegrityError
-from components.provenance.receipts import Gone, Receipt, merged, write_receipt
+from components.provenance.receipts import Gone, Receipt, merged
 from components.storage.atomic import write_json
 from components.storage.digests import record_digest
+from flows.auditing.erased_objects import keep_receipt
 from flows.auditing.needed import Needed, needed, require_known
 from flows.auditing.places import REPRODUCED, Places
+from flows.auditing.standing_still import no_retraining
 from flows.locked_outputs import FOLDER
 from flows.repository import identity, main_checkout
-from flows.trust import signer, trusted
-from flows.worktrees import remove_worktree, scenario_lock
+from flows.trust import signer
+from flows.worktrees import remove_worktree
 
 PLANS = ".recstill/gc"
 _FORMAT = 1
@@ -161,10 +162,8 @@ def collect(
     """
     root = places.root
     key = signer(root, "nobody could check the receipt")
-    with ExitStack() as stack:
-        # A retraining may take old objects up again, from a run that it remembers.
-        for name in scenarios:
-            stack.enter_context(scenario_lock(main_checkout(root), name))
+    # A retraining may take old objects up again, from a run that it remembers.
+    with no_retraining(places, scenarios):
         still = {(one.place, one.name) for one in unneeded(places, older_than=older_than)}
         for one in plan.objects:
             if (one.place, one.name) in still:
@@ -178,7 +177,7 @@ def collect(
         who = identity(root).name
         why = f"plan {plan.id}"
         draft = Receipt(0, "collection", "", "", (), objects, who, why, plan.created)
-        receipt = write_receipt(places.store, draft, trusted(root), key)
+        receipt = keep_receipt(root, places.store, draft, key)
     (_folder(root) / f"{plan.id}.json").unlink(missing_ok=True)
     return Collected(gone, kept, receipt)
 

@@ -75,7 +75,7 @@ class Copies:
         if name:
             yield from self._of_cache(name)
             if claim.place == "store" and (remote := self._audit.places.remote):
-                yield Copy(f"DVC's remote {remote.address}", lambda path: path.write_bytes(remote.read(name)))
+                yield Copy(f"DVC's remote {remote.address}", lambda path: remote.fetch(name, path))
         if claim.place == "remote" and sha256:
             for other in self._audit.ledger:
                 if other.place == "store" and other.sha256 == sha256:

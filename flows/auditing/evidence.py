@@ -81,9 +81,10 @@ def write_evidence(root: Path, name: str, version: int | None, folder: Path | No
         GitError: The commit is not here.
         StorageError: There is no such version, the store cannot be read, or the folder not written.
     """
-    from components.provenance.recalls import recall_log, recall_state, recalled_by
+    from components.provenance.recalls import recall_log
     from components.serving.pointer import switch_log
     from components.serving.releases import read_release, versions
+    from flows.auditing.recalled import inherited, recalls_now
 
     store, keys = store_of(root), trusted(root)
     if version is None:
@@ -94,7 +95,7 @@ def write_evidence(root: Path, name: str, version: int | None, folder: Path | No
     release = read_release(store, name, version, keys)
     place = folder or root / ".recstill" / "evidence" / f"{name}-v{version}"
     _require_free(place)
-    recalled = recalled_by(release, recall_state(store, keys).recalls)
+    recalled = inherited(store, release, recalls_now(root, store).recalls)
     with new_folder(place) as new:
         statements, bill = _release(store, release, keys, new)
         listings = _record(root, release, new / "record")

@@ -179,7 +179,7 @@ class _Descent:
                     release.package,
                     release.attestation,
                     release.problem,
-                    self._recalls(release),
+                    shelf.inherited(release, self.lineage.recalls),
                 )
             )
         known = {(one.name, one.version) for one in shelf.releases}
@@ -293,10 +293,6 @@ class _Descent:
         if not self.digests.isdisjoint((release.package, release.attestation, *release.files.values())):
             kinds.append(PACKAGE)
         return list(dict.fromkeys(kinds))
-
-    def _recalls(self, release: Shelved) -> list[Recall]:
-        ids = {release.package, release.attestation, *release.lineage.values(), *release.files.values()}
-        return [recall for recall in self.lineage.recalls if recall.digests & ids]
 
     def _switches(self, store: ObjectStore, name: str) -> list[Switch]:
         from flows.auditing.switches import switches_of

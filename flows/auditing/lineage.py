@@ -109,11 +109,13 @@ class Trace:
         subject: What was asked about.
         nodes: Those that made it first, each before what it was made of.
         notes: What has to be known of the whole.
+        recalls: All that anything in it is recalled by, or that the release inherits which was asked about.
     """
 
     subject: Subject
     nodes: list[Node]
     notes: list[str]
+    recalls: list[Recall] = field(default_factory=list)
 
     @property
     def ends(self) -> list[Node]:
@@ -191,7 +193,14 @@ class Lineage:
                 others = ", ".join(sorted({str(one.lock) for one in makers[1:4]}))
                 notes.append(f"the same bytes were made by other runs too, for instance in {others}")
         nodes = building.ordered()
-        return Trace(subject, nodes, [*dict.fromkeys([*notes, *building.notes, *self.notes])])
+        recalls = {recall.number: recall for node in nodes for recall in node.recalls}
+        release = subject.release
+        if release is not None and release.package in subject.ids:
+            for recall in self.shelf.inherited(release, self.recalls):
+                if recalls.setdefault(recall.number, recall) is recall:
+                    notes.append(f"{release} is recalled: {recall}")
+        every = [*dict.fromkeys([*notes, *building.notes, *self.notes])]
+        return Trace(subject, nodes, every, [recalls[number] for number in sorted(recalls)])
 
 
 def place() -> Path:
@@ -300,9 +309,16 @@ class _Building:
         if used:
             node.role = kind_of(max(used, key=lambda made: made.bytes or 0).path)
         node.digest = self._digest(node)
-        ids = {md5.removesuffix(".dir") for md5 in node.run.outputs.values()}
-        if node.statement:
-            ids |= {one.sha256 for one in node.statement.subjects.values()} | set(node.statement.digests.values())
+        run, statement = node.run, node.statement
+        # What another run of the chain has made is recalled there; the rest of what was read and run counts here.
+        elsewhere = {link.path for link in node.links if link.node is not None}
+        read = {path: md5 for path, md5 in run.inputs.items() if path not in elsewhere}
+        ids = {md5.removesuffix(".dir") for md5 in (*run.outputs.values(), *run.code.values(), *read.values())}
+        ids |= {link.md5 for link in node.links if link.node is None}
+        if statement:
+            ids |= {digest for one in statement.subjects.values() for digest in (one.sha256, one.md5)}
+            ids |= {*statement.digests.values(), *statement.byproducts.values()}
+            ids |= {sha256 for path, sha256 in statement.input_sha256.items() if path not in elsewhere}
         ids |= {node.digest} if node.digest else set()
         node.recalls = [recall for recall in self._lineage.recalls if recall.digests & ids]
 

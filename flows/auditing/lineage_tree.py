@@ -46,6 +46,7 @@ def document_of(trace: Trace) -> dict[str, Any]:
         "asked": subject_record(trace.subject),
         "chain": [_record(node, numbers) for node in trace.nodes],
         "sources": [{"path": link.path, "md5": link.md5} for link in _distinct(trace.sources)],
+        "recalls": [recall.record() for recall in trace.recalls],
         "notes": trace.notes,
     }
 

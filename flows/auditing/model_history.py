@@ -192,10 +192,11 @@ def _recalled(shelf: Shelf, releases: list[Shelved], notes: list[str]) -> list[E
         notes.append(f"what was recalled cannot be told: {error.message}")
         return []
     events = []
+    wanted = {digest for recall in entries for digest in recall.digests}
+    ids = {str(release): shelf.origin_ids(release, wanted) for release in releases}
     for recall in entries:
         for release in releases:
-            ids = {release.package, release.attestation, *release.lineage.values(), *release.files.values()}
-            if recall.digests & ids:
+            if recall.digests & ids[str(release)]:
                 kind: Kind = "recall" if recall.lifts is None else "lift"
                 why = f"{recall.kind} {recall.name}: {recall.reason}"
                 events.append(Event(recall.at, kind, release.version, recall.who, why))

@@ -44,13 +44,14 @@ def needed(places: Places) -> Needed:
     """
     from components.provenance.recalls import recalls
     from components.provenance.receipts import erased
+    from flows.auditing.erased_objects import receipts_now
 
     keys = trusted(places.root)
     found = Needed()
     history = LockHistory.read(places.root)
     found.unknown += [note for note in history.notes if "shallow" not in note]
     found.recalled = frozenset(digest for recall in recalls(places.store, keys) for digest in recall.digests)
-    gone = erased(places.store, keys)
+    gone = erased(receipts_now(places.root, places.store))
     locks = [lock for lock in history.locks if lock.refs or lock.where]
     for lock in [*locks, *_of_releases(places, history, found)]:
         if not lock.stages and lock.damaged:

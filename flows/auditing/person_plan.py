@@ -163,15 +163,15 @@ def find_person(
     Raises:
         RecstillError: The store or DVC's remote cannot be read.
     """
-    from components.provenance.receipts import receipts
     from components.provenance.subjects import sketch_id
+    from flows.auditing.erased_objects import receipts_now
 
     found = Found(key.mark(person), key.id)
-    found.receipts = [one for one in receipts(places.store, trusted(places.root)) if one.subject == found.mark]
+    found.receipts = [one for one in receipts_now(places.root, places.store) if one.subject == found.mark]
     told = {digest for receipt in found.receipts for digest in receipt.data}
-    known = data_versions(history.locks, scenario)
+    known = data_versions([*history.locks, *_of_releases(places, history)], scenario)
     for number, one in enumerate(known, start=1):
-        _ask(places, one, person, key)
+        _ask(places, one, person, key, say)
         # Whether it had a sketch or was known by its bytes: the receipt says that they were in it.
         if one.known in ("sketch alone", "unknown") and sketch_id(one.outputs) in told:
             one.known = "erased"
@@ -203,6 +203,25 @@ def data_versions(locks: Iterable[Lock], scenario: str | None) -> list[DataVersi
     return list(versions.values())
 
 
+def _of_releases(places: Places, history: LockHistory) -> list[Lock]:
+    """The locks of releases whose commit no branch or tag here has: by that commit, else as their statements say."""
+    from flows.auditing.records import of_statements
+    from flows.auditing.shelf import Shelf
+
+    shelf = Shelf(places.store, trusted(places.root))
+    known = {id(lock) for lock in history.locks}
+    at = history.at([release.commit for release in shelf.releases if release.commit])
+    found = []
+    for release in shelf.releases:
+        lock = at.get(release.commit)
+        if lock is None and not release.problem:
+            lock = of_statements(shelf.bundled(release), f"the signed statements of {release}")
+        if lock is not None and id(lock) not in known:
+            known.add(id(lock))
+            found.append(lock)
+    return found
+
+
 def descendants(lineage: Lineage, starts: set[str]) -> dict[str, str]:
     """Path by MD5 of every output that any lock records as made from some outputs, directly or not.
 
@@ -211,26 +230,30 @@ def descendants(lineage: Lineage, starts: set[str]) -> dict[str, str]:
     from flows.auditing.impact import impact
     from flows.auditing.resolving import resolve
 
+    lineage.history.at([release.commit for release in lineage.shelf.releases if release.commit])
+    for release in lineage.shelf.releases:
+        lineage.lock_of(release)
     digests = {digest for md5 in starts for digest in impact(lineage, resolve(lineage, md5)).digests}
     runs = (run for lock in lineage.records.locks for run in lock.stages)
     made = {md5: path for run in runs for path, md5 in run.outputs.items() if md5.removesuffix(FOLDER) in digests}
     return {md5: path for md5, path in made.items() if md5 not in starts}
 
 
-def _ask(places: Places, one: DataVersion, person: str, key: SubjectKey) -> None:
+def _ask(places: Places, one: DataVersion, person: str, key: SubjectKey, say: Say) -> None:
     from components.provenance.subjects import read_sketch
 
     sketched: bool | None = None
     try:
         if sketch := read_sketch(places.store, one.outputs):
-            one.digest = sketch.dataset
             sketched = sketch.holds(person, key)
-    except (IntegrityError, SettingsError):  # damaged, or of another key: the bytes tell
+            one.digest = sketch.dataset
+    except (IntegrityError, SettingsError) as error:  # damaged, forged, or of another key: the bytes tell
+        say(f"{error.message}: its bytes are asked instead")
         sketched = None
     if sketched is False:
         one.known = "sketch and bytes"
         return
-    with tempfile.TemporaryDirectory(prefix="recstill-") as scratch:
+    with tempfile.TemporaryDirectory(dir=places.scratch) as scratch:
         whole = _read(places, one, person, Path(scratch))
     if one.holds:
         one.known = "bytes" if sketched is None else "sketch and bytes"

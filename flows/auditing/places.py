@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.storage.contract import ObjectStore
+from flows.auditing.scratch import scratch_folder
 from flows.locked_outputs import FOLDER
 from flows.references import worktrees
 from flows.remote_objects import RemoteObjects, cache_objects, remote_objects
@@ -31,6 +32,7 @@ class Places:
         caches: DVC's caches that any of those uses.
         remote: DVC's remote.
         store: The object store.
+        scratch: A folder for copies that are looked into, gone at the end.
     """
 
     root: Path
@@ -38,6 +40,7 @@ class Places:
     caches: list[RemoteObjects]
     remote: RemoteObjects
     store: ObjectStore
+    scratch: Path
 
     def read(self, md5: str) -> bytes | None:
         """The sound bytes of a small object of DVC; None when it is nowhere, or damaged everywhere."""
@@ -89,12 +92,13 @@ def opened_places(root: Path) -> Iterator[Places]:
                 cache = stack.enter_context(cache_objects(tree))
                 caches.setdefault(cache.address, cache)
         remote = stack.enter_context(remote_objects(root))
-        yield Places(root, trees, list(caches.values()), remote, store_of(root))
+        scratch = stack.enter_context(scratch_folder(root))
+        yield Places(root, trees, list(caches.values()), remote, store_of(root), scratch)
 
 
 def left_behind(tree: Path) -> Iterator[Path]:
     """Folders of a work tree, beside its outputs, in which runs leave copies of data, models and packages."""
-    for name in ("champion", "failed", "training", "reproduced"):
+    for name in ("champion", "failed", "training", "reproduced", "evidence"):
         folder = tree / ".recstill" / name
         if folder.is_dir():
             yield folder

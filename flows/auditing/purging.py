@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import IntegrityError, RecstillError
-from components.provenance.receipts import Gone, Receipt, merged, now, write_receipt
+from components.provenance.receipts import Gone, Receipt, merged, now
 from components.storage.atomic import write_json
+from flows.auditing.erased_objects import keep_receipt
 from flows.auditing.lock_history import LockHistory
 from flows.auditing.person_plan import GOLDEN, MODELS, Found
 from flows.auditing.places import READER_CACHE, Places, by_md5, left_behind
 from flows.locked_outputs import FOLDER, LOCK, file_md5
 from flows.repository import identity, main_checkout
-from flows.trust import signer, trusted
+from flows.trust import signer
 
 ERASURES = ".recstill/erasures"
 _TABLE = b"PAR1"
@@ -99,6 +100,7 @@ def planned(places: Places, history: LockHistory, found: Found, person: str, *, 
         *_in_dvc(places, wanted),
         *_named_by_no_lock(places, history, person, set(wanted)),
         *_soft_labels(places, found),
+        *_labels_made_again(places, found),
         *_packages(places, found, models),
     ]
     data = sorted({sketch_id(one.outputs) for one in found.data} | found.datasets)
@@ -142,7 +144,7 @@ def begun(root: Path, mark: str) -> Erasure | None:
 
 def carry_out(
     places: Places, erasure: Erasure, advance: Callable[[Target], None], *, why: str = ""
-) -> tuple[Receipt, list[Target]]:
+) -> tuple[Receipt | None, list[Target]]:
     """Write the plan down, delete, look again, and write the receipt.
 
     Args:
@@ -152,7 +154,8 @@ def carry_out(
         why: The reason, for the receipt.
 
     Returns:
-        The receipt, and what is there again all the same; nothing, unless somebody is writing it anew.
+        The receipt, and what is there again all the same: nothing, unless somebody is writing it anew. Then there is
+        no receipt, since it would not be true.
 
     Raises:
         RecstillError: A place cannot be written. What was written down stays: the same call goes on.
@@ -178,10 +181,11 @@ def carry_out(
         delete(places, target)
         advance(target)
     left = [target for target in erasure.targets if is_there(places, target)]
-    receipt = write_receipt(places.store, _receipt(erasure), trusted(root), key)
-    if not left:
-        journal_of(root, erasure.mark).unlink(missing_ok=True)
-    return receipt, left
+    if left:
+        return None, left
+    receipt = keep_receipt(root, places.store, _receipt(erasure), key)
+    journal_of(root, erasure.mark).unlink(missing_ok=True)
+    return receipt, []
 
 
 def in_order(targets: Iterable[Target]) -> list[Target]:
@@ -257,7 +261,7 @@ def _named_by_no_lock(places: Places, history: LockHistory, person: str, known: 
         stored = objects.listed()
         strange = [md5 for md5 in stored if md5 not in named and md5 not in known]
         for md5 in sorted(strange, key=lambda name: not name.endswith(FOLDER)):
-            with tempfile.TemporaryDirectory(prefix="recstill-") as scratch:
+            with tempfile.TemporaryDirectory(dir=places.scratch) as scratch:
                 folder = Path(scratch)
                 files = places.files(md5, "dataset") if md5.endswith(FOLDER) else {"events.parquet": md5}
                 if md5.endswith(FOLDER) and "dataset/users.parquet" not in files:
@@ -313,6 +317,18 @@ def _soft_labels(places: Places, found: Found) -> Iterator[Target]:
                 if path.is_file():
                     gone = Gone("reader", part.content_sha256, (), f"soft labels {cache.id[:12]}: {part.name}")
                     yield Target(gone, str(path), path.stat().st_size)
+
+
+def _labels_made_again(places: Places, found: Found) -> Iterator[Target]:
+    """Soft labels in the stores that reproductions have of their own, where one was kept or killed."""
+    for tree in places.trees:
+        own = tree / ".recstill" / "store"
+        if places.store.address == f"file://{own.resolve()}":
+            continue
+        for cache in found.caches:
+            for path in sorted((own / "soft-labels" / cache).rglob("*")):
+                if path.is_file():
+                    yield _file(path, tree, file_md5(path), ())
 
 
 def _inputs_of(places: Places, cache: str, datasets: set[str]) -> dict[str, str]:

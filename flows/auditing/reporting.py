@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any, NamedTuple
 from components.errors import IntegrityError
 from components.provenance.recalls import Recall, recalled_by, recalls
 from components.provenance.stage_statement import StageStatement
+from components.serving.origins import origin_ids, statement_ids
 from components.serving.pointer import switch_log
+from components.serving.releases import Release
+from components.storage.contract import MissingObjectError
 from flows.auditing.audited import Audited
 from flows.auditing.findings import Finding
 from flows.auditing.opening import opened_audit
@@ -190,8 +194,7 @@ def _state(audit: Audited, version: Version, known: _Known) -> VersionState:
         state = "registered" if version.tag or not version.here else "not tagged"
     runs = audit.stages(version)
     attested = [known.statements[run.entry] for run in runs if run.entry in known.statements]
-    also = {digest for one in attested for digest in one.digests.values()}
-    bad = [] if release is None else recalled_by(release, known.in_force, also)
+    bad = [] if release is None or not known.in_force else _inherited(audit, release, known.in_force, attested)
     return VersionState(
         name=version.name,
         number=version.number,
@@ -206,6 +209,16 @@ def _state(audit: Audited, version: Version, known: _Known) -> VersionState:
         findings=tuple(one for one in known.verified.findings if str(version) in one.versions),
         lineage=dict(release.lineage) if release else {},
     )
+
+
+def _inherited(
+    audit: Audited, release: Release, recalls: Sequence[Recall], attested: Sequence[StageStatement]
+) -> list[Recall]:
+    """The recalls that a release inherits; of statements that it lists and that are gone, the store's own tell."""
+    ids = {digest for one in attested for digest in statement_ids(one)}
+    with suppress(MissingObjectError, IntegrityError):  # told when its bytes are hashed
+        ids |= origin_ids(audit.store, release)
+    return recalled_by(release, recalls, ids)
 
 
 def _origin(attested: list[StageStatement], stages: int) -> str:

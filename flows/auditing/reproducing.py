@@ -7,6 +7,7 @@ runs and every soft label is scored again. Nothing of the checkout, its cache or
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from components.errors import IntegrityError
 from components.settings.reading import PARAMS_FILE, read_document
 from flows.auditing.comparing import ComparedFile, Tolerance, compare_folders
+from flows.auditing.scratch import scratch_folder
 from flows.locked_outputs import LOCK, Output, entries, file_md5, listing, listing_md5, lock_stages, outputs
 from flows.repository import GitError, git, keys_of, store_of
 from flows.worktrees import BusyError, bring_source, remove_worktree, scratch_worktree, working_in
@@ -320,21 +322,23 @@ def _bring_warm_start(root: Path, store: str, digest: str | None) -> None:
     """
     if not digest:
         return
-    import hashlib
-
+    from components.storage.digests import file_digest
     from components.storage.object_store import open_store
+    from components.training.teacher_store import fetch_teacher, has_teacher
 
     here: ObjectStore = store_of(root)
     there = open_store(store)
-    found = [entry.key for entry in here.list(f"teachers/{digest}/")]
-    if not found:
+    if not has_teacher(here, digest):
         raise IntegrityError(
             f"the run started from teacher {digest[:_SHOWN]}, which is not in {here.address} any more",
             "Without it the version cannot be made again.",
         )
-    for key in found:
-        content = here.get(key)
-        there.put(key, content, hashlib.sha256(content).hexdigest())
+    with scratch_folder(root) as folder:  # file by file: weights need not fit into memory
+        teacher = fetch_teacher(here, digest, folder / "teacher")
+        for path in sorted(one for one in teacher.rglob("*") if one.is_file()):
+            there.put(f"teachers/{digest}/{path.relative_to(teacher).as_posix()}", path, file_digest(path))
+    manifest = here.get(f"teachers/{digest}/manifest.json")  # last: a teacher is there when that is
+    there.put(f"teachers/{digest}/manifest.json", manifest, hashlib.sha256(manifest).hexdigest())
 
 
 def _differences_of_the_machine(attempt: Attempt) -> list[str]:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -201,6 +201,43 @@ class Shelf:
     def bundled(self, release: Shelved) -> list[StageStatement]:
         """The statements that a release brings along; none when it has no bundle, or it is damaged."""
         found = []
+        for line in self._bundle(release):
+            statement, problem = self._parsed(line, f"the bundle of {release}")
+            if statement is not None:
+                self._statements[statement.scenario, statement.entry] = (statement, problem)
+                found.append(statement)
+        return found
+
+    def origin_ids(self, release: Shelved, wanted: Iterable[str]) -> frozenset[str]:
+        """What a recall may name of a release, as deployment and service ask for it.
+
+        Args:
+            release: Which.
+            wanted: The digests that recalls name: only statements that hold one of these are looked into.
+        """
+        from components.provenance.recalls import content_ids
+        from components.provenance.slsa_form import parsed
+        from components.serving.origins import statement_ids
+
+        found = set(content_ids(release))
+        sought = [digest.encode() for digest in wanted]
+        for text in map(_text, self._bundle(release)) if sought else ():
+            if any(digest in text for digest in sought):
+                try:
+                    found |= statement_ids(parsed(json.loads(text)))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue
+        return frozenset(found)
+
+    def inherited(self, release: Shelved, recalls: Iterable[Recall]) -> list[Recall]:
+        """The recalls that a release inherits: by its lineage, or by the statements of its stages."""
+        from components.provenance.recalls import recalls_of
+
+        known = list(recalls)
+        return recalls_of(self.origin_ids(release, {digest for one in known for digest in one.digests}), known)
+
+    def _bundle(self, release: Shelved) -> Iterator[bytes]:
+        """The envelopes of a release's statements; none when it has no bundle, or it is damaged."""
         for file, sha256 in release.files.items():
             if not file.endswith(".intoto.jsonl"):
                 continue
@@ -208,14 +245,8 @@ class Shelf:
                 content = self.store.get(f"releases/{release.name}/v{release.version}/provenance-{sha256}.intoto.jsonl")
             except RecstillError:
                 continue
-            if hashlib.sha256(content).hexdigest() != sha256:
-                continue
-            for line in content.splitlines():
-                statement, problem = self._parsed(line, f"the bundle of {release}")
-                if statement is not None:
-                    self._statements[statement.scenario, statement.entry] = (statement, problem)
-                    found.append(statement)
-        return found
+            if hashlib.sha256(content).hexdigest() == sha256:
+                yield from content.splitlines()
 
     @cached_property
     def _payloads(self) -> dict[str, tuple[bytes, bytes]]:

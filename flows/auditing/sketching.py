@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from components.errors import RecstillError
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
+from flows.auditing.scratch import scratch_folder
 from flows.locked_outputs import lock_stages, outputs
 from flows.repository import keys_of, store_of
 
@@ -83,8 +83,7 @@ def sketch_afterwards(
     """
     from components.provenance.subjects import publish_sketch, sketch_of
 
-    with tempfile.TemporaryDirectory(prefix="recstill-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder(root) as folder:
         if not fetch_people(root, people, folder):
             return None
         record = folder / "dataset" / "dataset.json"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+from components.serving.pointer import switch_log
 from components.serving.releases import attestation_key
 from flows.auditing.audited import Audited
 from flows.auditing.registered import Version
-from flows.registry import version_tag
+from flows.auditing.witness import anchors
+from flows.registry import STAGE, version_tag
+
+_STAGED = re.compile(rf"([A-Za-z0-9_-]+)#{STAGE}#([1-9]\d*)")
 
 
 def check_tags(audit: Audited) -> None:
@@ -14,6 +20,35 @@ def check_tags(audit: Audited) -> None:
     for version in audit.chosen:
         if version.release is not None:
             _check(audit, version, mine=version.name in tagged or version.here)
+    for name in audit.names:
+        _check_stages(audit, name)
+
+
+def _check_stages(audit: Audited, name: str) -> None:
+    """Tell stage tags that show another version than the switch that they name, or name none."""
+    found = ((_STAGED.fullmatch(tag.name), tag) for tag in audit.tags.values())
+    staged = sorted((int(match[2]), tag) for match, tag in found if match and match[1] == name)
+    if not staged:
+        return
+    entries, _ = switch_log(audit.store, name).examined(audit.keys)
+    switched = {entry.number: entry.body.get("version") for entry in entries}
+    commits = {one.number: one.release.commit for one in audit.versions if one.name == name and one.release is not None}
+    named = {anchor.tag: anchor.number for anchor in anchors(audit.root, name)}
+    for number, tag in staged:
+        version = switched.get(named.get(tag.name, 0))
+        ref, what = f"refs/tags/{tag.name}", f"the tag {tag.name}"
+        again = f"`git tag -d {tag.name}`; the log of switches says what is live, and the next one is tagged again."
+        if tag.name not in named:
+            # Those from before switches were signed name none either: what git shows as live is what counts.
+            newest = number == staged[-1][0] and tag.annotated
+            text = "it names no switch: no deployment made it"
+            audit.in_git("forged", ref, what, text, again, severity="damage" if newest else "note")
+        elif isinstance(version, int) and commits.get(version, tag.commit) != tag.commit:
+            text = (
+                f"it is of commit {tag.commit[:12]}, and the switch that it names made {name}@v{version} live, of "
+                f"{commits[version][:12]}"
+            )
+            audit.in_git("forged", ref, what, text, again, versions=[f"{name}@v{version}"])
 
 
 def _check(audit: Audited, version: Version, *, mine: bool) -> None:

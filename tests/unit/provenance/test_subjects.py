@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from components.data.subject_key import SubjectKey, subject_key_made
 from components.errors import DataError, IntegrityError, SettingsError
 from components.provenance.subjects import (
     Sketch,
+    _seal_of,
     people_in,
     publish_sketch,
     read_sketch,
@@ -83,7 +85,7 @@ def test_a_damaged_sketch_is_told(folder: Path, key: SubjectKey, tmp_path: Path,
     publish_sketch(store, sketched(folder, key))
     path = tmp_path / "store" / sketch_key(OUTPUTS)
     document = json.loads(path.read_text())
-    document[field] = {"marks": "AAAA", "count": 4, "sha256": "0" * 64, "format": 2}[field]
+    document[field] = {"marks": "AAAA", "count": 4, "sha256": "0" * 64, "format": 1}[field]
     path.write_text(json.dumps(document))
     with pytest.raises(IntegrityError, match="no sketch"):
         read_sketch(store, OUTPUTS)
@@ -98,6 +100,35 @@ def test_one_that_was_put_in_the_place_of_another_is_told(folder: Path, key: Sub
         read_sketch(store, other)
 
 
+def test_one_that_somebody_without_the_key_has_written_counts_for_nothing(
+    folder: Path, key: SubjectKey, tmp_path: Path
+) -> None:
+    store = FolderStore(tmp_path / "store")
+    sketch = sketched(folder, key)
+    # Without bob, and right in all that needs no key.
+    marks = b"".join(mark for mark in _each(sketch.marks) if mark.hex() != key.mark("bob"))
+    for forged in (replace(sketch, marks=marks, count=sketch.count - 1), replace(sketch, dataset="e" * 64)):
+        publish_sketch(store, forged)
+        found = read_sketch(store, OUTPUTS)
+        assert found is not None
+        with pytest.raises(IntegrityError, match="may hide people"):
+            found.holds("bob", key)
+        store.delete(sketch_key(OUTPUTS))
+    publish_sketch(store, sketch)
+    found = read_sketch(store, OUTPUTS)
+    assert found is not None and found.holds("bob", key)
+
+
+def test_data_of_which_a_part_is_not_there_get_none(folder: Path, key: SubjectKey) -> None:
+    (folder / "events.parquet").unlink()
+    with pytest.raises(DataError, match=r"events\.parquet is not in"):
+        sketched(folder, key)
+
+
+def _each(marks: bytes) -> list[bytes]:
+    return [marks[start : start + 12] for start in range(0, len(marks), 12)]
+
+
 def test_nobody_at_all_is_an_error(tmp_path: Path, key: SubjectKey) -> None:
     with pytest.raises(DataError, match="nobody"):
         sketched(tmp_path, key)
@@ -109,5 +140,6 @@ def test_it_holds_exactly_those_who_are_in_it(people: set[str], asked: str) -> N
     key = SubjectKey("0" * 16, True, b"secret")
     marks = b"".join(sorted(bytes.fromhex(key.mark(person)) for person in people))
     sketch = Sketch("a", OUTPUTS, "", "afterwards", key.id, len(people), marks)
+    sketch = replace(sketch, seal=_seal_of(sketch, key))
     assert all(sketch.holds(person, key) for person in people)
     assert sketch.holds(asked, key) == (asked in people)

@@ -92,7 +92,7 @@ def test_exactly_what_nobody_needs_is_named_then_deleted_and_every_version_is_wh
     (receipt,) = receipts(store_of(root), trusted(root))
     assert (receipt.kind, len(receipt.objects), receipt.why) == ("collection", len(found), f"plan {plan.id}")
     # Whoever verifies excuses nothing because of a collection.
-    assert erased(store_of(root), trusted(root)) == frozenset()
+    assert erased(receipts(store_of(root), trusted(root))) == frozenset()
 
 
 def test_dvc_gc_on_the_same_checkout_loses_registered_bytes(root: Path) -> None:

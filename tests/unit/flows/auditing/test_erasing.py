@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -15,16 +16,21 @@ import polars as pl
 import pytest
 import yaml
 
+from components.data.subject_key import subject_key_made
 from components.provenance.receipts import erased, receipts
 from components.provenance.signed_log import SignedLog
 from components.serving.packaging import PackageContent
 from components.serving.releases import read_release, verify_release
 from flows.auditing import purging
 from flows.auditing.exit_status import FOUND
+from flows.auditing.lock_history import LockHistory
+from flows.auditing.person_plan import find_person
+from flows.auditing.places import opened_places
 from flows.auditing.verifying import verify
 from flows.dvc_remote import verify_pushed
-from flows.repository import store_of
+from flows.repository import keys_of, store_of
 from flows.trust import trusted
+from flows.worktrees import scenario_lock
 from tests.unit.flows.auditing.people_checkout import OTHER, PERSON, PeopleCheckout, people_checkout, rows_of
 from tests.unit.flows.small_checkout import SCENARIO, git
 from tests.unit.serving.conftest import artifacts, content  # noqa: F401  # fixtures
@@ -112,7 +118,7 @@ def test_afterwards_nothing_holds_the_person_and_everything_else_is_whole(root: 
     # Nothing went that did not have to: what a second version is made of is there, byte for byte.
     after = state(root)
     gone = set(before) - set(after)
-    named = erased(store_of(root), trusted(root))
+    named = erased(receipts(store_of(root), trusted(root)))
     for path in gone:
         name = "".join(path.split("/")[-2:])
         assert name in named or path.removeprefix(".recstill/store/") in named or path.startswith("artifacts/"), path
@@ -205,10 +211,10 @@ count = 0
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 if {number!r} is None:
-    write = purging.write_receipt
-    purging.write_receipt = lambda *a, **k: (write(*a, **k), die())
+    write = purging.keep_receipt
+    purging.keep_receipt = lambda *a, **k: (write(*a, **k), die())
 else:
-    delete, receipt = purging.delete, purging.write_receipt
+    delete = purging.delete
     def counted(*a):
         global count
         if count == {number!r}:
@@ -216,7 +222,7 @@ else:
         count += 1
         delete(*a)
     purging.delete = counted
-    purging.write_receipt = die
+    purging.keep_receipt = die
 sys.argv = ["recstill", "erase", "--subject", {PERSON!r}, "--confirm"]
 from flows.cli import main
 main()
@@ -341,3 +347,78 @@ def test_a_retraining_whose_champion_lost_its_data_to_an_erasure_is_not_stuck(ro
     shutil.rmtree(root / ".recstill" / "store" / "receipts")  # lost, and not erased: that is an error
     with pytest.raises(IntegrityError):
         champion_dataset(found)
+
+
+def test_a_forged_sketch_hides_nobody(root: Path) -> None:
+    (path,) = [
+        one
+        for one in (root / ".recstill" / "store" / "subjects").iterdir()
+        if json.loads(one.read_text())["count"] == 40
+    ]
+    sketch = json.loads(path.read_text())
+    mark = bytes.fromhex(document(erase(root, "--subject", PERSON, "--json"))["subject"])
+    marks = base64.b64decode(sketch["marks"])
+    position = next(start for start in range(0, len(marks), 12) if marks[start : start + 12] == mark)
+    marks = marks[:position] + marks[position + 12 :]
+    told = {"marks": base64.b64encode(marks).decode(), "sha256": hashlib.sha256(marks).hexdigest(), "count": 39}
+    path.write_text(json.dumps({**sketch, **told}))
+    found = document(erase(root, "--subject", PERSON, "--json"))
+    assert [one["known_by"] for one in found["data"]] == ["bytes"]
+
+
+def test_nothing_is_deleted_while_a_retraining_is_at_work(root: Path) -> None:
+    before = set(rows_of(root, PERSON))
+    with scenario_lock(root, SCENARIO):
+        done = erase(root, "--subject", PERSON, "--confirm")
+    assert done.returncode == 1
+    assert "a retraining of tiny is at work already" in done.stderr
+    assert set(rows_of(root, PERSON)) == before
+    assert "exclude" not in (root / "params.yaml").read_text()
+
+
+def test_what_is_there_again_gets_no_receipt_that_it_is_gone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    with opened_places(root) as places:
+        history = LockHistory.read(root)
+        found = find_person(places, history, PERSON, subject_key_made(keys_of(root)), lambda _: None)
+        plan = purging.planned(places, history, found, PERSON, models=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(purging, "delete", lambda places, target: None)
+            receipt, left = purging.carry_out(places, plan, lambda _: None)
+    assert (receipt, left) == (None, plan.targets)
+    assert receipts(store_of(root), trusted(root)) == []
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert len(receipts(store_of(root), trusted(root))) == 1
+    assert rows_of(root, PERSON) == []
+
+
+def test_copies_of_killed_commands_of_evidence_and_of_reproductions_go(root: Path) -> None:
+    first = document(erase(root, "--subject", PERSON, "--json"))
+    release = read_release(store_of(root), SCENARIO, 1, trusted(root))
+    golden = root / ".recstill" / "evidence" / "tiny-v1" / "release" / "golden.json"
+    golden.parent.mkdir(parents=True)
+    golden.write_bytes(store_of(root).get(release.key("golden.json")))
+    looked_into = root / ".recstill" / "scratch" / "killed" / "events.parquet"
+    looked_into.parent.mkdir(parents=True)
+    looked_into.write_bytes((root / "artifacts" / "tiny" / "events.parquet").read_bytes())
+    tree = root / ".recstill" / "reproduced" / "tiny-v1"
+    git(root, "worktree", "add", "-q", "--detach", str(tree))
+    cache = first["soft_label_caches"][0]
+    labels = tree / ".recstill" / "store" / "soft-labels" / cache / "part-00000.safetensors"
+    labels.parent.mkdir(parents=True)
+    labels.write_bytes(b"labels")
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert not any(path.exists() for path in (golden, looked_into, labels))
+    assert rows_of(root, PERSON) == []
+
+
+def test_a_release_that_no_branch_or_tag_here_names_is_found_by_its_statements(root: Path) -> None:
+    git(root, "tag", "-d", "tiny@v1.0.0")
+    git(root, "branch", "-D", "recstill/tiny/aaaaaaaaaaaa")
+    git(root, "reflog", "expire", "--expire=now", "--all")
+    git(root, "gc", "-q", "--prune=now")
+    found = document(erase(root, "--subject", PERSON, "--json"))
+    assert (found["releases"], found["golden_requests"]) == (["tiny@v1"], ["tiny@v1"])
+    assert len(found["soft_label_caches"]) == 1
+    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert rows_of(root, PERSON) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from tests.unit.flows.auditing.test_verifying import run
 from tests.unit.flows.small_checkout import git
 
 COUNT = 14
+RECSTILL = str(Path(sys.executable).parent / "recstill")
 
 
 def bare(checkout: Path) -> Path:
@@ -135,3 +139,26 @@ def test_what_has_no_copy_comes_back_by_running_its_stages_again(checkout: Path)
     assert any("reproduced" in one["from"] for one in record["repairs"])
     assert (checkout / file).read_bytes() == content
     assert git(checkout, "worktree", "list").count("\n") == 0, "the worktree is removed"
+    assert record["not_made_again"] == []
+
+
+def test_a_version_that_cannot_be_made_again_is_told_and_the_others_are_made(checkout: Path) -> None:
+    bare(checkout)
+    tables = [file for file in objects(checkout)["remote"] if (checkout / file).stat().st_size in (41_000, 42_000)]
+    for file in tables:  # the events of the first two versions of both models
+        (checkout / file).unlink()
+    # Somebody else makes the first one again, in a worktree that has to stay.
+    lock = checkout / ".recstill" / "locks" / "reproduce-tiny-v1.lock"
+    theirs = checkout / ".recstill" / "reproduced" / "tiny-v1"
+    for folder in (lock.parent, theirs):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = [RECSTILL, "verify", "tiny@v1", "tiny@v2", "--repair", "--reproduce", "--json"]
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)
+        assert theirs.is_dir()
+    assert done.returncode == FOUND, done.stderr
+    record = json.loads(done.stdout)  # nothing that the stages print is in it
+    assert [one["versions"] for one in record["findings"] if one["severity"] == "damage"] == [["tiny@v1"]]
+    (line,) = record["not_made_again"]
+    assert "tiny@v1 cannot be made again: tiny@v1 is being made again already" in line

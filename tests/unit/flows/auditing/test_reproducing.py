@@ -107,6 +107,18 @@ def test_a_version_that_is_not_there_is_one_clear_error(checkout: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_who_is_told_that_another_is_at_work_leaves_that_ones_worktree_alone(checkout: Path) -> None:
+    from flows.auditing.reproducing import alone_with, prepared
+
+    attempt = prepared(checkout, "tiny", 1)
+    attempt.path.mkdir(parents=True)
+    with alone_with(attempt):
+        done = reproduce(checkout, "tiny@v1")
+    assert done.returncode == 1
+    assert "being made again already" in done.stderr
+    assert attempt.path.is_dir()
+
+
 def test_ctrl_c_ends_within_seconds_and_leaves_no_worktree(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -24,7 +24,7 @@ from flows.auditing.journal import JOURNAL, Journal
 from flows.auditing.verifying import verify
 from flows.repository import keys_of, store_of
 from tests.unit.flows.auditing.damages import STORE, objects, overwrite
-from tests.unit.flows.small_checkout import VERDICT
+from tests.unit.flows.small_checkout import VERDICT, git
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -177,3 +177,20 @@ def test_ctrl_c_ends_the_command_and_the_next_one_says_what_was_reused(checkout:
     assert ended.returncode in (130, -signal.SIGINT), ended.stderr
     status, document = run("--json")
     assert status == 0 and json.loads(document)["bytes_of_an_interrupted_run"] > 0
+
+
+def test_a_stage_tag_that_shows_what_no_switch_made_live_is_forged(checkout: Path) -> None:
+    tags = [tag for tag in git(checkout, "tag").splitlines() if tag.startswith("tiny#prod#")]
+    newest = max(tags, key=lambda tag: int(tag.rpartition("#")[2]))
+    text = git(checkout, "for-each-ref", "--format=%(contents)", f"refs/tags/{newest}")
+    head = git(checkout, "rev-parse", "tiny@v3.0.0^{commit}")
+    assert head != git(checkout, "rev-parse", f"{newest}^{{commit}}")
+    git(checkout, "tag", "-f", "-a", "-m", text, newest, head)
+    (moved,) = verify(checkout).damaged
+    assert (moved.kind, moved.object) == ("forged", f"refs/tags/{newest}")
+    git(checkout, "tag", "-d", newest)
+    assert verify(checkout).damaged == []
+    made = f"tiny#prod#{len(tags) + 5}"
+    git(checkout, "tag", "-a", "-m", "by hand", made, head)
+    (by_hand,) = verify(checkout).damaged
+    assert (by_hand.object, "no deployment made it" in by_hand.problem) == (f"refs/tags/{made}", True)
