@@ -9,10 +9,12 @@ is asked of them is written below, and no container is started.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -92,6 +94,13 @@ def test_what_goes_on_running_has_a_health_check(compose: dict[str, Any]) -> Non
             assert service["healthcheck"]["test"][0] == "CMD", name
 
 
+def test_a_service_that_ends_has_the_time_that_its_requests_have(compose: dict[str, Any]) -> None:
+    from components.serving.limits import Limits
+
+    period = str(compose["services"]["service"]["stop_grace_period"])
+    assert int(period.removesuffix("s")) > Limits().stop_seconds
+
+
 def test_no_secret_has_a_default(compose: dict[str, Any]) -> None:
     text = (INFRA / "compose.yaml").read_text()
     variables = re.findall(r"(?<!\$)\$\{([^}]*)\}", text)
@@ -169,6 +178,68 @@ def test_pods_have_probes_on_ports_that_they_open(pods: dict[str, dict[str, Any]
     (service,) = pods["recstill-service"]["containers"]
     assert service["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert service["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_a_clone_that_was_killed_anywhere_is_made_whole_and_a_whole_one_is_left_alone(
+    compose: dict[str, Any], pods: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    (init,) = pods["recstill-worker"]["initContainers"]
+    script = init["command"]
+    assert [word.replace("$$", "$") for word in compose["services"]["checkout"]["command"]] == script
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+
+    def git(*words: str, cwd: Path = tmp_path) -> str:
+        return subprocess.run(["git", *identity, *words], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+    origin, checkout = tmp_path / "origin", tmp_path / "checkout"
+    git("init", "-q", str(origin))
+    (origin / "dvc.yaml").write_text("stages: {}\n")
+    git("add", "-A", cwd=origin)
+    git("commit", "-q", "-m", "first", cwd=origin)
+    checkout.mkdir()
+    (checkout / "lost+found").mkdir()  # a new disk is not empty
+
+    def begin() -> None:
+        environment = {**os.environ, "RECSTILL_REPOSITORY": str(origin)}
+        subprocess.run(script, cwd=checkout, env=environment, check=True)
+        assert (checkout / "dvc.yaml").is_file() and not (checkout / ".new").exists()
+
+    (checkout / ".new" / ".git").mkdir(parents=True)  # killed while it was fetched
+    begin()
+    (checkout / "dvc.yaml").write_text("changed\n")
+    begin()
+    assert (checkout / "dvc.yaml").read_text() == "changed\n"
+    git("checkout", "-q", "--", ".", cwd=checkout)
+    (checkout / "dvc.yaml").unlink()  # killed before its files were there
+    (checkout / ".git" / "index").rename(checkout / ".git" / "index.lock")
+    (checkout / ".new").mkdir()
+    begin()
+    assert git("status", "--porcelain", cwd=checkout) == ""
+
+
+def test_git_works_in_a_volume_whose_root_is_not_the_users(pods: dict[str, dict[str, Any]]) -> None:
+    from flows.work_pools import IMAGE_CHECKOUT
+
+    (container,) = pods["recstill-worker"]["containers"]
+    assert container["workingDir"] == IMAGE_CHECKOUT
+    # fsGroup gives a volume's root another group, and never another owner.
+    assert f"git config --system safe.directory {IMAGE_CHECKOUT}\n" in (INFRA / "Dockerfile").read_text()
+
+
+def test_the_worker_asks_for_no_more_than_its_role_and_puts_no_secret_into_jobs(
+    objects: list[dict[str, Any]], pods: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect_kubernetes.settings import KubernetesSettings
+
+    assert of_kind(objects, "ClusterRole") == []
+    (container,) = pods["recstill-worker"]["containers"]
+    for variable in container["env"]:
+        field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        monkeypatch.setenv(variable["name"], "recstill" if field == "metadata.namespace" else variable["value"])
+    settings = KubernetesSettings()
+    assert settings.observer.namespaces == {"recstill"}
+    assert settings.worker.api_auth_string_secret_key == "PREFECT_API_AUTH_STRING"
+    assert {"secretRef": {"name": settings.worker.api_auth_string_secret_name}} in container["envFrom"]
 
 
 def test_selectors_and_names_meet(objects: list[dict[str, Any]], pods: dict[str, dict[str, Any]]) -> None:
