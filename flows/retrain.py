@@ -29,6 +29,7 @@ from flows.versions import show_versions
 from flows.worktrees import scenario_lock, sort_lock, withdraw_source, working_in
 
 if TYPE_CHECKING:
+    from components.data.dataset import PreparedDataset
     from components.evaluation.drift import Drift
     from flows.graph import Stage
 
@@ -138,31 +139,21 @@ def run_stages(tree: Path, scenario: str, stages: Sequence[Stage]) -> None:
 
 def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
     from flows.artifacts import publish_results, publish_verdict
-    from flows.challenge import champion_dataset, drift_of, has_moved, verdict_of
+    from flows.challenge import has_moved, verdict_of
 
-    def measured(found: Survey) -> tuple[Any, Drift | None]:
-        champion = champion_dataset(found)
-        return champion, drift_of(found, champion)
-
-    champion, drift = as_task("drift", lambda: measured(found))
-    if champion is None and found.champion is not None:
-        say(f"the data of v{found.champion_version} were erased: the gate compares with teacher and baselines instead")
-    limits = found.settings.retraining.drift
-    if drift is not None:
-        for line in drift.lines():
-            say(f"drift against v{found.champion_version}: {line}")
-        if limits.retrain == "when_moved" and not request.force and not has_moved(found, drift):
-            return _unmoved(found, drift)
-        if limits.max_psi is not None and drift.psi > limits.max_psi:
-            stop = _stop(found, drift)
-            publish_verdict(found.name, stop)
-            return _refused(found, stop, say)
+    champion, drift = _drifted(found, say)
+    when_moved = found.settings.retraining.drift.retrain == "when_moved" and not request.force
+    if drift is not None and when_moved and not has_moved(found, drift):
+        return _unmoved(found, drift)
+    if stop := _too_far(found, drift):
+        return _refused(found, stop, say)
     report = _graph(found)
-    if (now := champion_and_latest(found.checkout, found.store, found.name)[0]) != found.champion:
-        # Training takes its time. Judged against what is not live any more, no event would bring the version live.
-        found = replace(found, champion=now)
-        say(f"meanwhile {f'v{now.version}' if now else 'nothing'} is live: the gate compares with that")
-        champion, drift = as_task("drift", lambda: measured(found))
+    now = against_what_is_live(found, say)
+    if now.champion != found.champion:
+        found = now
+        champion, drift = _drifted(found, say)
+        if stop := _too_far(found, drift):
+            return _refused(found, stop, say)
     verdict = as_task("gate", lambda: verdict_of(found, champion, drift, report))
     if report != found.artifacts / "report":  # that one is published by whoever runs the stages
         publish_results(found.name, report)
@@ -182,6 +173,49 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
             found.name, "nothing new", f"{found.name}@v{record.version} has just been made elsewhere", found.key
         )
     return _registered(found, record, say)
+
+
+def against_what_is_live(found: Survey, say: Say) -> Survey:
+    """The same run against what is live now. Training takes its time, and a challenger that was judged against what is
+    not live any more would be brought live by no event.
+
+    Raises:
+        RecstillError: What is live cannot be read.
+    """
+    now, _ = champion_and_latest(found.checkout, found.store, found.name)
+    if now == found.champion:
+        return found
+    say(f"meanwhile {f'v{now.version}' if now else 'nothing'} is live: the gate compares with that")
+    return replace(found, champion=now)
+
+
+def _drifted(found: Survey, say: Say) -> tuple[PreparedDataset | None, Drift | None]:
+    """The champion's data, and how far those of the run have moved since; None where there are none."""
+    from flows.challenge import champion_dataset, drift_of
+
+    def measured() -> tuple[PreparedDataset | None, Drift | None]:
+        champion = champion_dataset(found)
+        return champion, drift_of(found, champion)
+
+    champion, drift = as_task("drift", measured)
+    if champion is None and found.champion is not None:
+        say(f"the data of v{found.champion_version} were erased: the gate compares with teacher and baselines instead")
+    for line in drift.lines() if drift is not None else ():
+        say(f"drift against v{found.champion_version}: {line}")
+    return champion, drift
+
+
+def _too_far(found: Survey, drift: Drift | None) -> dict[str, Any] | None:
+    """The verdict on data that have moved further than ``drift.max_psi``; None when they have not."""
+    from components.evaluation.challenger_gate import stopped
+    from flows.artifacts import publish_verdict
+
+    limit = found.settings.retraining.drift.max_psi
+    if drift is None or limit is None or drift.psi <= limit or found.champion is None:
+        return None
+    stop = stopped(found.dataset, found.source, drift.record(), limit, found.champion.version)
+    publish_verdict(found.name, stop)
+    return stop
 
 
 def _graph(found: Survey) -> Path:
@@ -255,14 +289,6 @@ def _unmoved(found: Survey, drift: Drift) -> Outcome:
         f"{limits.moved_new_item_share:.1%}); --force retrains all the same"
     )
     return Outcome(found.name, "nothing new", message, found.key)
-
-
-def _stop(found: Survey, drift: Drift) -> dict[str, Any]:
-    from components.evaluation.challenger_gate import stopped
-
-    limit = found.settings.retraining.drift.max_psi
-    assert limit is not None and found.champion is not None
-    return stopped(found.dataset, found.source, drift.record(), limit, found.champion.version)
 
 
 def _record(found: Survey, status: Literal["passed", "refused"], verdict: dict[str, Any]) -> RunRecord:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SHORTEST = timedelta(minutes=1)
+_LONGEST = timedelta(weeks=520)
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +69,12 @@ def schedule(
         _show(deployments.listed())
         return
     if remove:
-        for name in deployments.remove(scenarios or []):
+        gone = deployments.remove(scenarios or [])
+        for name in gone:
             console.say(f"{name}: removed")
+        for scenario in scenarios or []:
+            if not any(name.partition("/")[2] == scenario for name in gone):
+                console.say(f"nothing is registered of {scenario}: --list shows what is", style="yellow")
         return
     if not scenarios:
         raise SettingsError("no scenario is named", "Name one or more of params.yaml: recstill schedule movielens")
@@ -117,9 +122,14 @@ def checked_cron(option: str, text: str) -> str:
 
 def _interval(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
-    interval = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else timedelta(0)
-    if interval < _SHORTEST:
-        raise SettingsError(f"--every {text!r} is no interval of a minute or more", "Write 30m, 6h, 1d.")
+    try:
+        interval = timedelta(**{_UNITS[found[2]]: float(found[1])}) if found else timedelta(0)
+    except OverflowError:
+        interval = timedelta.max
+    if not _SHORTEST <= interval <= _LONGEST:
+        raise SettingsError(
+            f"--every {text!r} is no interval from a minute to {_LONGEST.days // 7} weeks", "Write 30m, 6h, 1d."
+        )
     return interval
 
 

@@ -76,7 +76,7 @@ def try_out(
     """Have a running service try a release. The candidate is withdrawn whatever happens.
 
     Returns:
-        The service's last figures: requests, errors, p95_ms, overlap.
+        The service's last figures: requests, errors, p95_ms, overlap; of several, those of the one that was asked most.
 
     Raises:
         TrialError: It was refused, failed a request, got none, or the service did not take it up or went away.
@@ -126,7 +126,10 @@ def _watched(release: Release, plan: TrialPlan, number: str) -> dict[str, Any]:
         now = time.monotonic()
         if figures is not None:
             _require_well(shown, figures)
-            last, seen = figures, now
+            seen = now
+            # Behind one address there may be several services: what counts is the one that was asked most.
+            if last is None or figures["requests"] >= last["requests"]:
+                last = figures
             if taken_up is None and figures["state"] in ("loaded", "expired"):
                 taken_up = now
         if taken_up is None and now - begun > _TAKE_UP_SECONDS:
@@ -134,7 +137,7 @@ def _watched(release: Release, plan: TrialPlan, number: str) -> dict[str, Any]:
                 f"the service at {_address(plan)} has not taken {shown} up within {_TAKE_UP_SECONDS:.0f} s",
                 "Does it serve this model, from this store? Its log tells.",
             )
-        # Behind one address there may be several services, one of which has not looked yet.
+        # One of several has perhaps not looked yet.
         if taken_up is not None and now - seen > _TAKE_UP_SECONDS:
             raise TrialError(f"the service at {_address(plan)} has dropped {shown}", "Its log tells why.")
         if taken_up is not None and last is not None and now - taken_up >= plan.seconds:

@@ -18,6 +18,8 @@ from components.errors import RecstillError
 from components.serving.http_schemas import Problem, RequestReader
 from components.serving.limits import BodyReader, Limits, RefusedRequestError, busy
 from components.serving.live_model import LiveModel
+from components.serving.metrics import Metrics
+from components.serving.served_model import ServedModel
 from components.tasks.answering import Answering
 from components.tasks.building import ways_of_answering
 
@@ -104,18 +106,20 @@ def service_app(
 
     async def answer_one(request: Request, endpoint: str) -> Response:
         gate.check_key(request)
-        question = reader_at(endpoint).question(await bodies.read(request))
+        body = await bodies.read(request)
+        question = reader_at(endpoint).question(body)
         with gate.answering(endpoint):
-            version, answers = await live.answer([question], endpoint)
-            return _response({**_records(live, answers)[0], "version": version})
+            model, answers = await live.answer([question], endpoint)
+            return _response({**_records(live.metrics, model, answers)[0], "version": model.label})
 
     async def answer_batch(request: Request, endpoint: str) -> Response:
         gate.check_key(request)
-        questions = reader_at(endpoint).questions(await bodies.read(request))
+        body = await bodies.read(request)
+        questions = reader_at(endpoint).questions(body)
         # A service answers one way: its batches need no endpoint in their name.
         with gate.answering("batch"):
-            version, answers = await live.answer(questions, "batch")
-            return _response({"answers": _records(live, answers), "version": version})
+            model, answers = await live.answer(questions, "batch")
+            return _response({"answers": _records(live.metrics, model, answers), "version": model.label})
 
     async def healthz(request: Request) -> Response:
         """Is the process alive? For a liveness probe."""
@@ -234,14 +238,13 @@ def _body(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _records(live: LiveModel, answers: Sequence[Any]) -> list[dict[str, Any]]:
-    """Answers as JSON, counted."""
-    assert live.current is not None
-    answering = live.current.predictor.answering
+def _records(metrics: Metrics, model: ServedModel, answers: Sequence[Any]) -> list[dict[str, Any]]:
+    """Answers of a model as JSON, counted."""
+    answering = model.predictor.answering
     if unknown := sum(map(answering.unknown, answers)):
-        live.metrics.unknown_items.inc(unknown)
+        metrics.unknown_items.inc(unknown)
     if fallen := sum(map(answering.fell_back, answers)):
-        live.metrics.popular.inc(fallen)
+        metrics.popular.inc(fallen)
     return [answering.record(answer) for answer in answers]
 
 

@@ -114,8 +114,8 @@ class LiveModel:
         numbers = ", ".join(str(one.number) for one in self.wanted[1])
         return f"{self.wanted[0]} is recalled (recall {numbers}), and no version that was live before can be served"
 
-    async def answer(self, questions: Sequence[Any], endpoint: str) -> tuple[str, list[Any]]:
-        """Answer questions with one version, and say which.
+    async def answer(self, questions: Sequence[Any], endpoint: str) -> tuple[ServedModel, list[Any]]:
+        """Answer questions with one version, and say which: by then another one may be live.
 
         Raises:
             RefusedRequestError: No version is live yet.
@@ -129,12 +129,12 @@ class LiveModel:
             answers = await self._canary(trial, chosen, questions)
             if answers is not None:
                 self.metrics.requests.labels(endpoint, chosen.label, "canary").inc()
-                return chosen.label, answers
+                return chosen, answers
         answers = await _answered(live, questions)
         self.metrics.requests.labels(endpoint, live.label, "live").inc()
         if trial is not None and chosen is not None and trial.mode == "shadow":
             self._shadows.ask(trial, chosen, questions, answers)
-        return live.label, answers
+        return live, answers
 
     def describe(self) -> dict[str, Any]:
         """What ``/model`` shows."""

@@ -46,7 +46,7 @@ class Predictor:
 
         Raises:
             DataError: ``k`` is less than 1.
-            IntegrityError: The model gives no finite scores.
+            IntegrityError: The model fails, or gives no finite scores.
         """
         return self.ask({"history": history, "k": k, "exclude": exclude, "exclude_seen": exclude_seen})
 
@@ -55,7 +55,7 @@ class Predictor:
 
         Raises:
             DataError: It is no request, or there is no answer to it.
-            IntegrityError: The model gives no finite scores.
+            IntegrityError: The model fails, or gives no finite scores.
         """
         return self.answer_all([self.answering.question(request)])[0]
 
@@ -67,7 +67,7 @@ class Predictor:
 
         Raises:
             DataError: There is no answer to one of them.
-            IntegrityError: The model gives no finite scores.
+            IntegrityError: The model fails, or gives no finite scores.
         """
         answering = self.answering
         parsed = [answering.parse(question) for question in questions]
@@ -101,7 +101,11 @@ class Predictor:
 
     def _scores(self, feed: dict[str, np.ndarray]) -> np.ndarray:
         """Scores ``(questions, K)``."""
-        scores: np.ndarray = np.array(self._session.run([self._output], feed)[0])
+        try:
+            scores: np.ndarray = np.array(self._session.run([self._output], feed)[0])
+        # ONNX Runtime derives each of its errors straight from Exception, in a private module.
+        except Exception as error:
+            raise IntegrityError(f"{self._package.folder}: the model fails: {error}", "Do not serve it.") from None
         if not np.isfinite(scores.max(axis=1)).all():
             raise IntegrityError(f"{self._package.folder}: the model gives no finite scores", "Do not serve it.")
         return scores

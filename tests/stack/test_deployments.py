@@ -125,6 +125,8 @@ def test_what_is_removed_leaves_nothing(checkout: Checkout, api: Api) -> None:
     assert [one for one in api.automations() if one["name"].startswith("deploy/")] == []
     assert not [name for name in api.limits() if name.startswith("recstill-stage-")]
     assert "nothing is registered" in checkout.succeed("recstill", "schedule", "--list")
+    again = checkout.succeed("recstill", "schedule", SCENARIO, "--remove")
+    assert f"nothing is registered of {SCENARIO}" in again
 
 
 def test_a_pool_of_another_type_is_refused(checkout: Checkout, api: Api) -> None:

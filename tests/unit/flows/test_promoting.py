@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import threading
@@ -343,7 +344,8 @@ class Service:
                     outer.seen.append(candidate.number)
                     base = {"number": candidate.number, "version": candidate.version, "mode": candidate.mode}
                     shown = {**base, "state": "loaded", "requests": 9, "errors": 0, "p95_ms": 1.0, "overlap": 0.9}
-                    shown.update(figures)
+                    turns = {key: next(one) if isinstance(one, Iterator) else one for key, one in figures.items()}
+                    shown.update(turns)
                 body = json.dumps({"candidate": shown}).encode()
                 self.send_response(200)
                 self.end_headers()
@@ -382,6 +384,14 @@ def test_a_candidate_that_stands_its_trial_goes_live_and_is_withdrawn(
     done = bring_live(models.root, Order("tiny", 2, trial=planned(mode, 0.2, 0.6, service.address)), nothing)
     assert done.trial is not None and done.trial["requests"] == 9 and models.live == 2
     assert service.seen and read_candidate(models.store, "tiny", trusted(models.root)) is None
+
+
+def test_of_several_services_behind_one_address_one_may_have_got_no_request(
+    models: Models, serving: Callable[..., Service]
+) -> None:
+    service = serving(requests=itertools.chain([0, 9], itertools.repeat(0)))
+    done = bring_live(models.root, Order("tiny", 2, trial=planned("canary", 0.2, 1.2, service.address)), nothing)
+    assert done.trial is not None and done.trial["requests"] == 9 and models.live == 2
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def refused(app: typer.Typer, *words: str) -> str:
         (("synthetic", "--audit-cron", "61 * * * *"), "--audit-cron '61 * * * *' is no cron expression"),
         (("synthetic", "--every", "soon"), "--every 'soon' is no interval"),
         (("synthetic", "--every", "0h"), "--every '0h' is no interval"),
+        (("synthetic", "--every", "99999999999d"), "--every '99999999999d' is no interval"),
         (("synthetic", "--every", "6h", "--cron", "0 3 * * *"), "exclude each other"),
         (("synthetic", "--pool-type", "dcoker"), "unknown type of work pool 'dcoker'"),
         (("--list", "--remove"), "exclude each other"),

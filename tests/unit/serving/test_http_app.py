@@ -199,6 +199,47 @@ def test_before_a_version_is_live_nothing_is_ready_and_questions_are_put_off() -
     live.stop()
 
 
+def test_a_model_that_fails_as_it_runs_is_a_503_with_a_reason(
+    package: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel(Metrics())
+    model = ServedModel(package, live.threads)
+    live.swap(model)
+    feed = model.predictor.answering.feed
+
+    def beyond(parsed: Any) -> Any:
+        # Rows that its table does not have: ONNX Runtime itself refuses them.
+        return {name: array + array.dtype.type(10**6) for name, array in feed(parsed).items()}
+
+    monkeypatch.setattr(model.predictor.answering, "feed", beyond)
+    client = TestClient(service_app(live, LIMITS), raise_server_exceptions=False)
+    answer = client.post("/recommend", json={"history": ids[:3]})
+    assert (answer.status_code, answer.json()["error"]) == (503, "model_failed")
+    monkeypatch.undo()
+    assert client.post("/recommend", json={"history": ids[:3]}).status_code == 200
+    live.stop()
+
+
+def test_an_answer_is_told_as_the_model_that_gave_it_tells_it(
+    package: Path, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel(Metrics())
+    model, next_one = (ServedModel(package, live.threads, version=version) for version in (1, 2))
+    live.swap(model)
+    answered = model.answer
+
+    async def slowly(question: Any) -> Any:
+        answer = await answered(question)
+        live.swap(next_one)  # of another task it may be
+        return answer
+
+    monkeypatch.setattr(model, "answer", slowly)
+    monkeypatch.setattr(next_one.predictor.answering, "record", lambda answer: {"answers of another kind": answer})
+    answer = TestClient(service_app(live, LIMITS)).post("/recommend", json={"history": ids[:3]}).json()
+    assert answer["version"] == "tiny@v1" and len(answer["recommendations"]) == 10
+    live.stop()
+
+
 def test_a_service_that_no_longer_follows_is_not_healthy(live: LiveModel) -> None:
     client = TestClient(service_app(live, LIMITS, healthy=lambda: False))
     assert client.get("/healthz").status_code == 503

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -314,15 +315,16 @@ def test_a_shadow_is_compared_and_never_seen(
 
 
 def test_a_candidate_ends_by_time_by_withdrawal_and_by_another_one(
-    place: Place, package: Path, other_package: Path
+    place: Place, package: Path, other_package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = tried(place, package, other_package, "canary")
     assert place.ask()["version"] == "tiny@v2"
-    place.propose(second, "canary", seconds=0.3, number="b")
+    place.propose(second, "canary", seconds=300, number="b")
     place.follower.follow_candidate()
     assert place.model()["candidate"]["requests"] == 0
     assert place.ask()["version"] == "tiny@v2"
-    time.sleep(0.35)
+    later = time.monotonic() + 301
+    monkeypatch.setattr("components.serving.trial.time", SimpleNamespace(monotonic=lambda: later))
     assert place.ask()["version"] == "tiny@v1"
     found = place.model()["candidate"]
     assert (found["number"], found["state"], found["requests"]) == ("b", "expired", 1)
