@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.stage_modules import ROOT
 
@@ -49,6 +50,20 @@ class Checkout:
         return done.stderr
 
 
+def environment_for(folder: Path) -> dict[str, str]:
+    """What commands of a checkout below ``folder`` find around them."""
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
+    for name in ("PREFECT_API_URL", "RECSTILL_STORE"):
+        environment.pop(name, None)
+    return environment
+
+
 def new_checkout(folder: Path) -> Checkout:
     """The files that git knows or would add, without a record of runs, committed in a new repository."""
     listed = subprocess.run(
@@ -63,16 +78,7 @@ def new_checkout(folder: Path) -> Checkout:
         if (ROOT / name).is_file() and name != "dvc.lock":  # what was run here is not what is run there
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "PREFECT_HOME": str(folder / "prefect"),
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "160",
-    }
-    for name in ("PREFECT_API_URL", "RECSTILL_STORE"):
-        environment.pop(name, None)
-    checkout = Checkout(root, environment)
+    checkout = Checkout(root, environment_for(folder))
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     checkout.succeed("git", "init", "-q")
     checkout.succeed("git", "add", "-A")
@@ -82,9 +88,19 @@ def new_checkout(folder: Path) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
-    """A checkout in which the synthetic scenario has run, and what the run printed."""
-    checkout = new_checkout(tmp_path_factory.mktemp("finished"))
-    return checkout, checkout.succeed("recstill", "run", "synthetic")
+    """A checkout in which the synthetic scenario has run, and what the run printed.
+
+    It runs once for all workers, and each has a copy: what one of them reads, no other locks.
+    """
+    mine = tmp_path_factory.mktemp("finished")
+    together = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else mine
+    original, printed = together / "original", together / "printed"
+    with FileLock(together / "original.lock"):
+        if not printed.exists():
+            made = new_checkout(original)
+            printed.write_text(made.succeed("recstill", "run", "synthetic"))
+    shutil.copytree(original / "recstill", mine / "recstill", symlinks=True)
+    return Checkout(mine / "recstill", environment_for(mine)), printed.read_text()
 
 
 @pytest.fixture
