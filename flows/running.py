@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from flows.graph import Stage, StageResult
 
 
+_START_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+
+
 def prefer_quiet_prefect() -> None:
     """Defaults for a run on one machine, before Prefect reads its settings; the environment overrules them.
 
@@ -40,7 +43,7 @@ def prefer_quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")  # its own server's complaints at its end
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")  # the same for Prefect's client
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault(_START_VARIABLE, "120")
 
 
 def run_stages(root: Path, scenario: str, stages: Sequence[Stage], force: bool) -> dict[str, StageResult]:
@@ -103,6 +106,13 @@ def server_errors() -> Iterator[None]:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, PrefectHTTPStatusError, RuntimeError) as error:
         # Prefect's own word for it, and of no class of its own.
+        if isinstance(error, RuntimeError) and "ephemeral" in str(error):
+            raise ServerError(
+                f"Prefect's own server has not started within {os.environ.get(_START_VARIABLE, '20')} s: "
+                f"{' '.join(str(error).split())[:300]}",
+                f"On a busy machine run again later, or give it longer with {_START_VARIABLE}: what is done is not "
+                "done twice.",
+            ) from None
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
         reason = error.__cause__ or error  # that a connection was refused, say

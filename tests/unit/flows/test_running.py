@@ -1,5 +1,7 @@
 """Errors of Prefect's that are a server's silence, and those that are not."""
 
+import subprocess
+
 import httpx
 import pytest
 
@@ -18,6 +20,21 @@ def test_a_server_that_does_not_answer_is_one_error_with_its_address_and_the_cau
     shown = r"server at http://server\.example/api does not answer: refused"
     with pytest.raises(ServerError, match=shown), server_errors():
         raise said
+
+
+def test_its_own_server_that_is_too_slow_to_start_is_one_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+
+    server = SubprocessASGIServer(port=9)
+    monkeypatch.setattr(SubprocessASGIServer, "_run_uvicorn_command", lambda _: subprocess.Popen(["sleep", "60"]))
+    with (
+        temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 1}),
+        pytest.raises(ServerError, match="own server has not started") as said,
+        server_errors(),
+    ):
+        server.start()
+    assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in said.value.remedy
 
 
 def test_another_error_is_left_as_it_is() -> None:
