@@ -31,6 +31,7 @@ from flows import (
     stack_cli,
     store_cli,
     trace_cli,
+    tune_cli,
     verify_cli,
 )
 
@@ -151,6 +152,7 @@ for commands in (
     retrain_cli,
     deploy_cli,
     serving_cli,
+    tune_cli,
     schedule_cli,
     audit_cli,
     stack_cli,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,19 +65,39 @@ def assign(root: Path, assignments: Sequence[str]) -> list[str]:
     if not assignments:
         return []
     read_document(root)
-    round_trip = YAML()
-    round_trip.preserve_quotes = True
-    round_trip.width = 120
     path = root / PARAMS_FILE
-    document = round_trip.load(path.read_text(encoding="utf-8"))
+    before = path.read_text(encoding="utf-8")
+    yaml_file = round_trip(before)
+    document = yaml_file.load(before)
     changes = [change for assignment in assignments if (change := _assigned(document, assignment))]
     text = io.StringIO()
-    round_trip.dump(document, text)
+    yaml_file.dump(document, text)
     validated(Params, yaml.safe_load(text.getvalue()), "")
     if changes:
         with new_file(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
     return changes
+
+
+def round_trip(text: str) -> YAML:
+    """A reader and writer of a params.yaml that keeps comments, order, quotes and, as the file has them, indents."""
+    candidates = [_writer(sequence, offset) for sequence, offset in ((4, 2), (2, 0))]
+    return min(candidates, key=lambda candidate: _changed_lines(text, candidate))
+
+
+def _writer(sequence: int, offset: int) -> YAML:
+    yaml_file = YAML()
+    yaml_file.preserve_quotes = True
+    yaml_file.width = 1 << 16  # a line that somebody wrote long stays one line
+    yaml_file.indent(mapping=2, sequence=sequence, offset=offset)
+    return yaml_file
+
+
+def _changed_lines(text: str, yaml_file: YAML) -> int:
+    """Lines of a file that are written otherwise although nothing in it has changed."""
+    stream = io.StringIO()
+    yaml_file.dump(yaml_file.load(text), stream)
+    return sum((Counter(text.splitlines()) - Counter(stream.getvalue().splitlines())).values())
 
 
 def _assigned(document: Any, assignment: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 from prefect.states import Failed
 
 from components.errors import RecstillError
@@ -33,3 +34,22 @@ def as_task(name: str, work: Callable[[], Any]) -> Any:
     if errors:
         raise errors[0]
     return state.result()
+
+
+def submitted(name: str, work: Callable[[], Any], after: Sequence[PrefectFuture[Any]] = ()) -> PrefectFuture[Any]:
+    """A step that runs beside others on the flow's task runner; an error of a user ends it with its message.
+
+    Args:
+        name: Of the task.
+        work: What is done.
+        after: Steps that have to end well before.
+    """
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def step() -> Any:
+        try:
+            return work()
+        except RecstillError as error:
+            return Failed(message=str(error))
+
+    return step.submit(return_state=False, wait_for=list(after))

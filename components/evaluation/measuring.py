@@ -18,7 +18,7 @@ from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
 from components.settings.evaluation import EvaluationSettings
 from components.tasks.batch import EvaluationBatch, Scorer
-from components.tasks.contract import Baseline, Judgement, Task
+from components.tasks.contract import Baseline, Judgement, Split, Task
 
 _BATCH_SIZE = 128
 FP32_BYTES = 4
@@ -68,17 +68,18 @@ def time_all(
     return benchmark(networks, _timed(reference_of(contenders)), requests, progress)
 
 
-def requests_of(task: Task, settings: EvaluationSettings) -> Requests:
-    """Real test points as requests: of all kinds alike, in a mixed order that is always the same.
+def requests_of(task: Task, settings: EvaluationSettings, split: Split = "test") -> Requests:
+    """Real held-out points as requests: of all kinds alike, in a mixed order that is always the same.
 
     Args:
-        task: Whose test points.
+        task: Whose points.
         settings: How many.
+        split: Which of them.
     """
-    events = task.held_out("test")
+    events = task.held_out(split)
 
     def spread(batch_size: int, count: int) -> list[EvaluationBatch]:
-        batches = task.evaluation_batches("test", batch_size)
+        batches = task.evaluation_batches(split, batch_size)
         stride = max(1, math.ceil(events / batch_size) // count)
         chosen = list(islice(batches, 0, stride * count, stride))
         # Where there are fewer than asked for, they come again.

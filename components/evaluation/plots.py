@@ -86,7 +86,7 @@ def cost_plot(
         table = table.filter(~pl.col("contender").is_in(twins))
     names, families = table["contender"].to_list(), table["family"].to_list()
     points = table.select(column, "quality").to_numpy()
-    with _chart(f"cost {column}", (7.4, 4.6)) as (figure, axes):
+    with chart(f"cost {column}", (7.4, 4.6)) as (figure, axes):
         axes.set_xscale("log")
         axes.tick_params(axis="x", which="both", length=3, pad=4)
         for family in dict.fromkeys(families):
@@ -102,8 +102,8 @@ def cost_plot(
         _mark_limits(axes, floor, limit)
         axes.set_xlabel(label)
         axes.set_ylabel(quality)
-        axes.xaxis.set_major_formatter(lambda value, _: _shortened(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: _shortened(value) if _is_round(value, axes) else "")
+        axes.xaxis.set_major_formatter(lambda value, _: shortened(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: shortened(value) if is_round(value, axes) else "")
         _legend_of_families(axes, list(dict.fromkeys(families)), shipped is not None)
         figure.tight_layout()
         canvas = FigureCanvasAgg(figure)
@@ -116,7 +116,7 @@ def cost_plot(
             labels=[_form(names[place], table) for place in order],
             colors=[COLORS[families[place]] for place in order],
         )
-        return _svg(figure, f"cost-{column}")
+        return svg_of(figure, f"cost-{column}")
 
 
 def curves_plot(table: pl.DataFrame, quality: str) -> str:
@@ -126,7 +126,7 @@ def curves_plot(table: pl.DataFrame, quality: str) -> str:
         table: Of :func:`components.evaluation.report_data.curve_table`.
         quality: What quality is measured by.
     """
-    with _chart("curves", (7.4, 3.8)) as (figure, axes):
+    with chart("curves", (7.4, 3.8)) as (figure, axes):
         for name, curve in _by(table, "network").items():
             family = "teacher" if name.startswith("member") else name
             best = curve.row(int(curve["validation"].arg_max() or 0), named=True)
@@ -144,7 +144,7 @@ def curves_plot(table: pl.DataFrame, quality: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right", ncols=2)
         figure.tight_layout()
-        return _svg(figure, "curves")
+        return svg_of(figure, "curves")
 
 
 def strata_plot(
@@ -161,7 +161,7 @@ def strata_plot(
     """
     ranges = table.unique("bucket").sort("bucket").iter_rows(named=True)
     ticks = [f"{row['group']}\n{row['targets']} targets" for row in ranges]
-    with _chart("strata", (7.4, 3.9)) as (figure, axes):
+    with chart("strata", (7.4, 3.9)) as (figure, axes):
         series = _by(table, "contender")
         width = 0.84 / len(series)
         for number, (name, values) in enumerate(series.items()):
@@ -183,11 +183,12 @@ def strata_plot(
         axes.set_ylabel(quality)
         axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.24))
         figure.tight_layout()
-        return _svg(figure, "strata")
+        return svg_of(figure, "strata")
 
 
 @contextmanager
-def _chart(salt: str, size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+def chart(salt: str, size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one pair of axes in the report's style; ``salt`` makes the ids in the SVG the same every time."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=size)
         yield figure, figure.subplots()
@@ -242,21 +243,23 @@ def _form(name: str, table: pl.DataFrame) -> str:
     return "torch" if others else NAMES.get(name, name).split(",")[0]
 
 
-def _shortened(value: float) -> str:
+def shortened(value: float) -> str:
+    """``20 k`` of 20,000: a number on an axis."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g} {unit}"
     return f"{value:g}"
 
 
-def _is_round(value: float, axes: Axes) -> bool:
+def is_round(value: float, axes: Axes) -> bool:
     """Is a minor tick worth a number? On a short axis 2 and 5 are."""
     left, right = axes.get_xlim()
     first = round(value / 10 ** np.floor(np.log10(value)))
     return bool(np.log10(right / left) < 2.2 and first in (2, 5))
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_of(figure: Figure, name: str) -> str:
+    """An SVG element in the page's text colour, its ids headed by ``name``."""
     stream = io.StringIO()
     figure.savefig(
         stream,

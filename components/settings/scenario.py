@@ -8,17 +8,19 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.settings.base import Settings
-from components.settings.distillation import DistillationSettings, check_cache
+from components.settings.distillation import DistillationSettings
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
 from components.settings.preparing import PrepareSection
 from components.settings.pruning import PruningSettings
 from components.settings.quantization import QuantizationSettings
 from components.settings.retraining import RetrainingSettings
+from components.settings.search_space import check_labels, check_space
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.sources import SourceSection
 from components.settings.student import StudentSettings
 from components.settings.teacher import TeacherSettings
 from components.settings.training import TrainerSettings
+from components.settings.tune import TuneSettings
 
 
 class Scenario(Settings):
@@ -54,6 +56,8 @@ class Scenario(Settings):
     """What the shipped model must be worth."""
     retraining: RetrainingSettings = RetrainingSettings()
     """When it is trained again, and when that replaces what is live."""
+    tune: TuneSettings = TuneSettings()
+    """Which recipes `recstill tune` tries."""
 
 
 class Params(Settings):
@@ -77,7 +81,6 @@ class Params(Settings):
     def _labels_are_enough_for_the_losses(self) -> Params:
         # Told here, and not by the stage that trains the student, which comes after the teacher's hours.
         for name, scenario in self.scenarios.items():
-            kept = scenario.soft_labels
-            codec = {"name": kept.codec, "k": kept.k, "head": kept.head, "hidden_dim": int(kept.hidden_states)}
-            check_cache(scenario.distillation, codec, f"scenarios.{name}")
+            check_labels(scenario, f"scenarios.{name}")
+            check_space(scenario, f"scenarios.{name}")
         return self

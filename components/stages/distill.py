@@ -39,6 +39,7 @@ def work(workspace: Workspace) -> None:
             name="student",
             scratch=scratch,
             scenario=workspace.scenario,
+            watch=workspace.watch,
         )
         if not result.leads:
             return

@@ -60,6 +60,7 @@ def work(workspace: Workspace) -> None:
             name=name,
             scratch=scratch / name,
             scenario=workspace.scenario,
+            watch=workspace.watch,
             **further,
         )
 

@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.errors import RecstillError
 from components.settings.base import SettingsType
 from components.settings.reading import read_document, read_section, scenario_section
 from components.storage.atomic import clear_disk_errors, write_json
+
+if TYPE_CHECKING:
+    from components.training.callbacks import Epoch
 
 _IMPORTED = time.monotonic()
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -31,10 +34,11 @@ class Workspace:
         scenario: Name under ``scenarios:`` in params.yaml.
         root: The checkout.
         artifacts: ``artifacts/<scenario>``, where every stage finds its inputs and leaves its outputs.
+        watch: Is told of each epoch of a student, by the network's name; None when nobody watches.
     """
 
-    def __init__(self, scenario: str, root: Path) -> None:
-        self.scenario, self.root = scenario, root
+    def __init__(self, scenario: str, root: Path, watch: Callable[[str, Epoch], None] | None = None) -> None:
+        self.scenario, self.root, self.watch = scenario, root, watch
         self.artifacts = root / "artifacts" / scenario
 
     def settings(self, section: str, model: type[SettingsType]) -> SettingsType:
@@ -81,9 +85,7 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m components.stages.{stage}", description=description)
     parser.add_argument("scenario", help="a scenario of params.yaml")
     workspace = Workspace(parser.parse_args().scenario, Path.cwd())
-    # A polite kill ends like Ctrl-C, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, _interrupt)
-    _end_with_parent()
+    end_like_a_stage()
     try:
         with clear_disk_errors(workspace.artifacts):
             work(workspace)
@@ -91,18 +93,24 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
         _end(error=str(error))
         sys.exit(1)
     except BaseException as error:
-        if not _interrupted(error):
+        if not interrupted(error):
             raise
         _end(error="interrupted; nothing half-written is left")
         sys.exit(130)
     _end()
 
 
-def _interrupted(error: BaseException | None) -> bool:
+def interrupted(error: BaseException | None) -> bool:
     """Whether Ctrl-C lies at the bottom of it: a library that is interrupted may fail again while it cleans up."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+def end_like_a_stage() -> None:
+    """A polite kill ends this process like Ctrl-C, so that temporary files are removed; so does its parent's end."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    _end_with_parent()
 
 
 def _end(error: str | None = None) -> None:

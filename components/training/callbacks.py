@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,23 @@ class ResumePoint(Callback):
         """Write the state, except when training ends here: a resumed run would go on beyond the end."""
         if not trainer.should_stop:
             trainer.save_checkpoint(self.path)
+
+
+class EpochWatch(Callback):
+    """Tells somebody of each epoch, who ends the training by raising.
+
+    Args:
+        watch: Is given the epoch that has just ended.
+    """
+
+    def __init__(self, watch: Callable[[Epoch], None]) -> None:
+        self._watch = watch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell of the epoch that was just validated."""
+        kept = _best_weights(trainer)
+        if trainer.is_global_zero and kept.curve:
+            self._watch(kept.curve[-1])
 
 
 class TrainingBar(RichProgressBar):

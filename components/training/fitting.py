@@ -9,9 +9,10 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from components.settings.threads import threads_per_network
 from components.settings.training import OptimizationSettings, TrainerSettings
 from components.storage.atomic import new_file
 from components.tasks.contract import Task
-from components.training.callbacks import BestWeights, Epoch, EpochLines, ResumePoint, TrainingBar
+from components.training.callbacks import BestWeights, Epoch, EpochLines, EpochWatch, ResumePoint, TrainingBar
 from components.training.checkpoint_io import SafetensorsCheckpointIO
 from components.training.data import TaskData
 from components.training.distilling import DistillationTraining
@@ -89,6 +90,7 @@ def fit(
     scenario: str = "*",
     threads: int | None = None,
     plain: bool = False,
+    watch: Callable[[str, Epoch], None] | None = None,
 ) -> FitResult:
     """Train ``network`` in place; it ends with the weights of its best epoch, in evaluation mode.
 
@@ -112,6 +114,7 @@ def fit(
         scenario: Named in errors about ``trainer`` and ``distillation``.
         threads: Processor threads; None as :func:`threads_per_network` says.
         plain: Lines instead of a progress bar, even in a terminal.
+        watch: Is told of each epoch, with ``name``, and may end the training by raising.
 
     Raises:
         SettingsError: Lightning refuses ``trainer``, or a loss needs labels that the cache does not hold.
@@ -148,6 +151,8 @@ def fit(
         path = resume_file(scratch, training_digest(network, inputs))
         resumable = path if path.is_file() else None
         callbacks.append(ResumePoint(path))
+    if watch is not None:
+        callbacks.append(EpochWatch(partial(watch, name)))
     callbacks.append(
         TrainingBar(name, optimization.max_epochs)
         if terminal
