@@ -98,7 +98,7 @@ def opened_places(root: Path) -> Iterator[Places]:
 
 def left_behind(tree: Path) -> Iterator[Path]:
     """Folders of a work tree, beside its outputs, in which runs leave copies of data, models and packages."""
-    for name in ("champion", "failed", "training", "reproduced", "evidence"):
+    for name in ("champion", "failed", "training", "tune", "reproduced", "evidence"):
         folder = tree / ".recstill" / name
         if folder.is_dir():
             yield folder
