@@ -5,6 +5,7 @@ import pytest
 from components.errors import SettingsError
 from components.settings.scenario import Scenario
 from flows.params import read_params
+from flows.tune import scenario_of
 from flows.tuning.limits import limits_of, parsed_bytes, parsed_milliseconds, parsed_seconds, parsed_share
 from tests.stage_modules import ROOT
 
@@ -61,3 +62,8 @@ def test_what_is_given_stands_in_the_place_of_the_scenarios_own_and_the_rest_sta
     assert asked.limits.budget.max_latency_ratio == movielens.budget.max_latency_ratio
     assert asked.limits.gate.min_retention == 0.9
     assert asked.given == {"budget.max_bytes": 40_000, "gate.min_retention": 0.9}
+
+
+def test_a_scenario_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match=r"'movielnes'.*'movielens'"):
+        scenario_of(ROOT, "movielnes")
