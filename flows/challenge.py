@@ -5,22 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from components.data.dataset import PreparedDataset, read_dataset
 from components.errors import IntegrityError
 from components.evaluation.challenger_gate import Contest, Evidence, judge
-from components.evaluation.drift import Drift, drift_between, population_of
-from components.serving.holdout import holdout_of, score
+from components.evaluation.drift import Drift, drift_between
+from components.serving.holdout import score
 from components.serving.package_folder import RECORD
 from components.serving.releases import Release, fetch_release
 from components.storage.atomic import read_json
 from components.storage.digests import file_digest
+from components.tasks.building import open_task, task_class, task_of
+from components.tasks.contract import Dataset
 from flows.auditing.erased_objects import receipts_now
 from flows.surveying import Survey
 
 _CHAMPION = ".recstill/champion"
 
 
-def champion_dataset(found: Survey) -> PreparedDataset | None:
+def champion_dataset(found: Survey) -> Dataset | None:
     """The data that the champion was made from; None when no version is live, or they were erased because of a person.
 
     Raises:
@@ -40,7 +41,7 @@ def champion_dataset(found: Survey) -> PreparedDataset | None:
         if _were_erased(found, champion):
             return None
         raise
-    dataset = read_dataset(folder)
+    dataset = task_class(found.settings.task).read(folder)
     if dataset.digest != champion.lineage.get("dataset", dataset.digest):
         raise IntegrityError(
             f"the data set of commit {champion.commit[:12]} is not the one that the package of "
@@ -55,12 +56,12 @@ def _were_erased(found: Survey, champion: Release) -> bool:
     return any(champion.lineage.get("dataset") in one.data for one in told)
 
 
-def drift_of(found: Survey, champion: PreparedDataset | None) -> Drift | None:
+def drift_of(found: Survey, champion: Dataset | None) -> Drift | None:
     """How far the data have moved since the champion; None when no version is live."""
     if champion is None:
         return None
-    now = read_dataset(found.artifacts / "dataset")
-    return drift_between(population_of(champion), population_of(now))
+    now = open_task(found.settings.task, found.artifacts / "dataset")
+    return drift_between(task_of(found.settings.task, champion).population(), now.population())
 
 
 def has_moved(found: Survey, drift: Drift) -> bool:
@@ -69,7 +70,7 @@ def has_moved(found: Survey, drift: Drift) -> bool:
     return drift.psi > limits.moved_psi or drift.new_items > limits.moved_new_item_share
 
 
-def verdict_of(found: Survey, champion: PreparedDataset | None, drift: Drift | None, report: Path) -> dict[str, Any]:
+def verdict_of(found: Survey, champion: Dataset | None, drift: Drift | None, report: Path) -> dict[str, Any]:
     """The verdict of the gate.
 
     Args:
@@ -112,16 +113,16 @@ def judged_package(found: Survey) -> str | None:
     return file_digest(record) if record.is_file() else None
 
 
-def _contest(found: Survey, champion: PreparedDataset) -> Contest:
+def _contest(found: Survey, champion: Dataset) -> Contest:
     release = found.champion
     assert release is not None
-    held_out = holdout_of(read_dataset(found.artifacts / "dataset"), champion)
+    held_out = open_task(found.settings.task, found.artifacts / "dataset").beyond(champion)
     own = score(found.artifacts / "package", held_out)
     other = score(fetch_release(found.store, release, found.tree / _CHAMPION / "packages"), held_out)
     return Contest(
         users=held_out.users,
-        challenger=own.ndcg,
-        champion=other.ndcg,
+        challenger=own.values,
+        champion=other.values,
         challenger_cold=own.cold,
         champion_cold=other.cold,
         dropped=held_out.dropped,

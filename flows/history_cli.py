@@ -85,10 +85,11 @@ def _gate(gate: dict[str, Any]) -> str:
     if not gate:
         return ""
     parts = ["passed" if gate.get("passed") else "refused"]
-    if own.get("ndcg10") is not None:
-        parts.append(f"NDCG@10 {own['ndcg10']:.4f}")
-    if champion.get("ndcg10") is not None:
-        parts.append(f"v{champion.get('version')} {champion['ndcg10']:.4f}")
+    measure = gate.get("measure") or {"key": "ndcg10", "title": "NDCG@10"}  # verdicts from before it was named
+    if own.get(measure["key"]) is not None:
+        parts.append(f"{measure['title']} {own[measure['key']]:.4f}")
+    if champion.get(measure["key"]) is not None:
+        parts.append(f"v{champion.get('version')} {champion[measure['key']]:.4f}")
     if difference.get("estimate") is not None:
         parts.append(f"{difference['estimate']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]")
     return ", ".join(parts)

@@ -76,7 +76,7 @@ def registered(run: FinishedRun, record: RunRecord, store: ObjectStore, say: Say
         RecstillError: As of :func:`flows.finalizing.finalize`.
     """
     version = as_task("finalize", lambda: finalize(run, say))
-    as_task("keep the teacher", lambda: _keep_teacher(store, run.worktree / "artifacts" / run.scenario))
+    as_task("keep the teacher", lambda: _keep_teacher(store, run))
     done = replace(record, status="registered", version=version.version, attestation=version.attestation)
     write_run(store, done)
     return done
@@ -135,12 +135,13 @@ def _bring_back(checkout: Path, tree: Path, name: str, lock: str) -> None:
         restore_output(checkout, lock, output.path, tree / output.path)
 
 
-def _keep_teacher(store: ObjectStore, artifacts: Path) -> None:
-    from components.data.dataset import read_dataset
+def _keep_teacher(store: ObjectStore, run: FinishedRun) -> None:
+    from components.tasks.building import open_task
     from components.training.teacher_store import put_teacher
 
-    items = read_dataset(artifacts / "dataset").catalogue["id"].to_list()
-    put_teacher(store, artifacts / "teacher", items)
+    artifacts = run.worktree / "artifacts" / run.scenario
+    task = open_task(read_params(run.worktree).scenarios[run.scenario].task, artifacts / "dataset")
+    put_teacher(store, artifacts / "teacher", task.outcome_ids)
 
 
 def _shown(version: int | None) -> str:

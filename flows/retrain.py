@@ -29,8 +29,8 @@ from flows.versions import show_versions
 from flows.worktrees import scenario_lock, sort_lock, withdraw_source, working_in
 
 if TYPE_CHECKING:
-    from components.data.dataset import PreparedDataset
     from components.evaluation.drift import Drift
+    from components.tasks.contract import Dataset
     from flows.graph import Stage
 
 Ending = Literal["registered", "nothing new", "refused"]
@@ -189,11 +189,11 @@ def against_what_is_live(found: Survey, say: Say) -> Survey:
     return replace(found, champion=now)
 
 
-def _drifted(found: Survey, say: Say) -> tuple[PreparedDataset | None, Drift | None]:
+def _drifted(found: Survey, say: Say) -> tuple[Dataset | None, Drift | None]:
     """The champion's data, and how far those of the run have moved since; None where there are none."""
     from flows.challenge import champion_dataset, drift_of
 
-    def measured() -> tuple[PreparedDataset | None, Drift | None]:
+    def measured() -> tuple[Dataset | None, Drift | None]:
         champion = champion_dataset(found)
         return champion, drift_of(found, champion)
 

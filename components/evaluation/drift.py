@@ -8,34 +8,18 @@ divergence: Lin, "Divergence measures based on the Shannon entropy", 1991.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from components.data.dataset import PreparedDataset
-from components.data.people import user_ids
+from components.errors import DataError
+from components.tasks.beyond import Population
 
 GROUPS = 10
 # A share of nothing would make the index infinite; an empty group counts as this.
 _LEAST_SHARE = 1e-4
 _DIGITS = 6
-
-
-class Population(NamedTuple):
-    """What drift is measured on.
-
-    Attributes:
-        items: ``(K,)`` text, the source's ids.
-        item_events: ``(K,)`` int64, all events of each item.
-        users: ``(U,)`` text, the source's ids.
-        user_events: ``(U,)`` int64, all events of each user.
-    """
-
-    items: pl.Series
-    item_events: np.ndarray
-    users: pl.Series
-    user_events: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,6 +36,7 @@ class Drift:
         popularity_psi: Population stability index (from 0, unbounded) of the events over ten groups of items that
             were equally popular before; new items are counted elsewhere.
         history_psi: The same of the users over ten groups of histories that were equally frequent before.
+        values_psi: The greatest of the same of each value of the samples, over ten groups of samples; 0 without values.
     """
 
     users_before: int
@@ -68,11 +53,15 @@ class Drift:
     jensen_shannon: float
     popularity_psi: float
     history_psi: float
+    values_psi: float
 
     @property
     def psi(self) -> float:
-        """The index that settings limit: that of popularity. Histories get longer wherever a log goes on."""
-        return self.popularity_psi
+        """The index that settings limit: that of popularity or of values, whichever is greater.
+
+        Not that of histories, which get longer wherever a log goes on.
+        """
+        return max(self.popularity_psi, self.values_psi)
 
     def record(self) -> dict[str, Any]:
         """JSON-able, rounded: the same data give the same bytes."""
@@ -80,6 +69,13 @@ class Drift:
 
     def lines(self) -> list[str]:
         """For people."""
+        if not self.users_before + self.users_after:
+            return [
+                f"labels {self.items_before:,} -> {self.items_after:,} ({self.new_items:.1%} new, "
+                f"{self.gone_items:.1%} gone), samples {self.events_before:,} -> {self.events_after:,}",
+                f"labels: total variation {self.total_variation:.3f}, PSI {self.popularity_psi:.3f}; "
+                f"values: PSI {self.values_psi:.3f} at most",
+            ]
         return [
             f"users {self.users_before:,} -> {self.users_after:,} ({self.new_users:.1%} new), "
             f"items {self.items_before:,} -> {self.items_after:,} ({self.new_items:.1%} new, "
@@ -90,26 +86,15 @@ class Drift:
         ]
 
 
-def population_of(dataset: PreparedDataset) -> Population:
-    """All events of a data set, whatever split they are in.
-
-    Raises:
-        IntegrityError: Its table of users is damaged.
-    """
-    return Population(
-        items=dataset.catalogue["id"],
-        item_events=np.bincount(dataset.item, minlength=dataset.items),
-        users=user_ids(dataset),
-        user_events=np.diff(dataset.offsets),
-    )
-
-
 def drift_between(before: Population, after: Population) -> Drift:
     """Measure it.
 
     Args:
         before: The champion's data.
         after: The challenger's.
+
+    Raises:
+        DataError: Samples have another number of values.
     """
     joined = (
         pl.DataFrame({"id": before.items, "before": before.item_events})
@@ -136,7 +121,8 @@ def drift_between(before: Population, after: Population) -> Drift:
         total_variation=float(np.abs(p - q).sum() / 2),
         jensen_shannon=_jensen_shannon(p, q),
         popularity_psi=_popularity_psi(old[known], new[known]),
-        history_psi=_history_psi(before.user_events, after.user_events),
+        history_psi=_deciles_psi(before.user_events, after.user_events),
+        values_psi=_values_psi(before.values, after.values),
     )
 
 
@@ -160,8 +146,21 @@ def _popularity_psi(before: np.ndarray, after: np.ndarray) -> float:
     )
 
 
-def _history_psi(before: np.ndarray, after: np.ndarray) -> float:
-    # Lengths are whole numbers: equal ones stay in one group, so that there may be fewer than ten.
+def _values_psi(before: np.ndarray | None, after: np.ndarray | None) -> float:
+    if before is None or after is None:
+        return 0.0
+    if before.shape[1] != after.shape[1]:
+        raise DataError(
+            f"samples have {after.shape[1]:,} values, and those of the live version {before.shape[1]:,}",
+            "Give a scenario of other samples a name of its own.",
+        )
+    return max(_deciles_psi(old, new) for old, new in zip(before.T, after.T, strict=True))
+
+
+def _deciles_psi(before: np.ndarray, after: np.ndarray) -> float:
+    if not len(before) or not len(after):
+        return 0.0
+    # Equal values stay in one group, so that there may be fewer than ten.
     edges = np.unique(np.quantile(before, np.arange(1, GROUPS) / GROUPS))
     counts = [
         np.bincount(np.searchsorted(edges, lengths, side="left"), minlength=len(edges) + 1)

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from components.errors import SettingsError
+
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
     from components.settings.base import Settings
     from components.settings.evaluation import EvaluationSettings
     from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+    from components.tasks.beyond import HeldOut, Population
 
 Split = Literal["train", "validation", "test"]
 LossFamily = Literal["softmax", "bernoulli"]
@@ -269,6 +272,33 @@ class Task(ABC):
     @abstractmethod
     def strata(self, judgement: Judgement) -> Strata:
         """The judged points in groups."""
+
+    # How it is trained again.
+
+    def beyond(self, earlier: Any) -> HeldOut:
+        """The test points that a model of earlier data has not learned from.
+
+        Args:
+            earlier: Its prepared data set; None where there is none.
+
+        Raises:
+            SettingsError: The task does not say how two models of it are compared.
+        """
+        raise self._not_retrained()
+
+    def population(self) -> Population:
+        """What drift is measured on.
+
+        Raises:
+            SettingsError: The task does not say.
+        """
+        raise self._not_retrained()
+
+    def _not_retrained(self) -> SettingsError:
+        return SettingsError(
+            f"nothing says how two models of the task {self.name!r} are compared",
+            "Train it by `recstill run`; docs/tasks.md says what a task has to give to be retrained.",
+        )
 
     # How it is served.
 

@@ -11,14 +11,17 @@ import torch
 
 from components.data.dataset import PreparedDataset, Split, read_dataset
 from components.data.events import read_ingested
+from components.data.people import user_ids
 from components.data.preparing import prepare, summary, write_dataset
 from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.prepare import PrepareSettings
 from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+from components.tasks.beyond import Population
 from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
 from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, popularity_strata, quality, ranking
+from components.tasks.held_out_events import HeldOutEvents, held_out_events
 from components.tasks.item_baselines import item_knn_scorer, popularity_scorer
 from components.tasks.windows import Windows, disjoint_windows, fixed_windows
 
@@ -183,6 +186,19 @@ class NextItem(Task):
     def strata(self, judgement: Judgement) -> Strata:
         """By popularity of the target."""
         return popularity_strata(judgement.targets, self.dataset.train_counts)
+
+    def beyond(self, earlier: PreparedDataset | None) -> HeldOutEvents:
+        """The newest events; see :func:`components.tasks.held_out_events.held_out_events`."""
+        return held_out_events(self.dataset, earlier)
+
+    def population(self) -> Population:
+        """All events, whatever split they are in."""
+        return Population(
+            items=self.dataset.catalogue["id"],
+            item_events=np.bincount(self.dataset.item, minlength=self.dataset.items),
+            users=user_ids(self.dataset),
+            user_events=np.diff(self.dataset.offsets),
+        )
 
     def wording(self) -> Wording:
         """For people."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import polars as pl
 import torch
 
 from components.data.dataset import Split
@@ -17,16 +18,19 @@ from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.sample_prepare import SamplePrepareSettings
 from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+from components.tasks.beyond import Population
 from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task
+from components.tasks.held_out_samples import HeldOutSamples, held_out_samples
 from components.tasks.probabilities import Accuracy, calibration_error, log_probabilities
 
 
 class SampleTask(Task):
-    """What all of them share; a subclass says what the outcomes are.
+    """What all of them share; the outcomes are the labels, unless a subclass says otherwise.
 
     The one input is ``values`` ``(B, D)`` float32.
     """
 
+    loss = "softmax"
     best_of = 1
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("accuracy", "accuracy"),
@@ -50,6 +54,21 @@ class SampleTask(Task):
 
     def __init__(self, dataset: SampleDataset, max_length: int = 0) -> None:
         self.dataset, self.max_length = dataset, 0
+
+    @property
+    def outcomes(self) -> int:
+        """K, the labels."""
+        return int(self.dataset.record["items"])
+
+    @property
+    def outcome_ids(self) -> list[str]:
+        """The labels as the source wrote them: by value where they are numbers, else by text."""
+        return [str(name) for name in self.dataset.catalogue["id"]]
+
+    @property
+    def outcome_counts(self) -> np.ndarray:
+        """``(K,)`` training samples of each label."""
+        return self.label_counts
 
     @property
     def points(self) -> int:
@@ -168,6 +187,17 @@ class SampleTask(Task):
             bucket.astype(np.int64),
             tuple(labels[number] for number in there),
         )
+
+    def beyond(self, earlier: SampleDataset | None) -> HeldOutSamples:
+        """Test samples; see :func:`components.tasks.held_out_samples.held_out_samples`."""
+        return held_out_samples(self.dataset, earlier)
+
+    def population(self) -> Population:
+        """All samples, whatever split they are in."""
+        ids = self.dataset.catalogue["id"]
+        nobody = pl.Series([], dtype=pl.String)
+        counts = np.bincount(self.dataset.label, minlength=len(ids))
+        return Population(ids, counts, nobody, np.zeros(0, dtype=np.int64), self.dataset.values)
 
     def write_package_files(self, folder: Path) -> dict[str, Any]:
         """The labels."""

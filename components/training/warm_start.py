@@ -15,6 +15,7 @@ from components.storage.atomic import read_json
 from components.storage.object_store import open_store
 from components.training.teacher_store import ITEMS_FILE, fetch_teacher
 
+_OF_VALUES = {"mean", "scale"}
 _REMEDY = "Take teacher.warm_start out of params.yaml (retraining.warm_start: false), or keep the teacher's shape."
 
 
@@ -86,11 +87,17 @@ def start_from(network: PredictionNetwork, earlier: Path, number: int, items: Se
 
 def _item_tables(network: PredictionNetwork) -> set[str]:
     """Names of the tensors that have a row an item: those that grow with the catalogue, whatever their length is."""
+    record = network.record()
+    key = "items" if "items" in record else "outcomes"
     with torch.device("meta"):
-        grown = network_of({**network.record(), "items": network.outcomes + 1}).state_dict()
+        grown = network_of({**record, key: network.outcomes + 1}).state_dict()
     return {name for name, tensor in network.state_dict().items() if grown[name].shape != tensor.shape}
 
 
 def _shape(network: PredictionNetwork) -> dict[str, object]:
-    # Dropout has no weights.
-    return {key: value for key, value in network.record().items() if key not in ("items", "dropout")}
+    # Outcomes are matched; dropout has no weights; what values are normalised by follows the data.
+    free = ("items", "outcomes", "dropout")
+    record = {key: value for key, value in network.record().items() if key not in free}
+    for key in _OF_VALUES & record.keys():
+        record[key] = len(record[key]) if isinstance(record[key], list) else 1
+    return record

@@ -6,7 +6,10 @@ import polars as pl
 import pytest
 
 from components.data.dataset import PreparedDataset
-from components.evaluation.drift import Population, drift_between, population_of, stability_index
+from components.errors import DataError
+from components.evaluation.drift import drift_between, stability_index
+from components.tasks.beyond import Population
+from components.tasks.building import task_of
 
 
 def population(items: dict[str, int], users: dict[str, int]) -> Population:
@@ -66,9 +69,29 @@ def test_more_of_the_same_is_no_drift() -> None:
 
 
 def test_the_order_of_ids_changes_no_byte_of_the_record(prepared: PreparedDataset) -> None:
-    found = population_of(prepared)
+    found = task_of("next_item", prepared).population()
     order = np.random.default_rng(1).permutation(len(found.items))
     mixed = found._replace(items=found.items.gather(order), item_events=found.item_events[order])
     one, other = drift_between(BEFORE, found).record(), drift_between(BEFORE, mixed).record()
     assert json.dumps(one) == json.dumps(other)
     assert found.item_events.sum() == found.user_events.sum() == len(prepared.item)
+
+
+def samples(values: np.ndarray, yes: int) -> Population:
+    labels, nobody = pl.Series(["no", "yes"]), pl.Series([], dtype=pl.String)
+    return Population(labels, np.array([len(values) - yes, yes]), nobody, np.zeros(0, dtype=np.int64), values)
+
+
+def test_samples_move_by_their_values_and_by_their_labels() -> None:
+    values = np.random.default_rng(0).standard_normal((2000, 3))
+    before = samples(values, 800)
+    assert drift_between(before, before).psi == 0
+    shifted = values + np.array([0.0, 1.0, 0.0])
+    drift = drift_between(before, samples(shifted, 800))
+    assert drift.values_psi == drift.psi > 0.5 and drift.popularity_psi == 0
+    other = drift_between(before, samples(values, 1400))
+    assert other.psi == other.popularity_psi > 0.2 and other.values_psi == 0
+    assert "users" not in " ".join(drift.lines()) and "labels 2 -> 2" in drift.lines()[0]
+    json.dumps(drift.record(), allow_nan=False)
+    with pytest.raises(DataError, match="samples have 2 values, and those of the live version 3"):
+        drift_between(before, samples(values[:, :2], 800))

@@ -1,0 +1,106 @@
+"""The newest events of histories, to be ranked by an earlier model and a new one as the service would.
+
+The targets are the test events of the new model's data that the earlier one has not learned from, nor stopped its
+training by. A history is everything that the user did before, in the new data; each model knows the part of it that is
+in its vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from components.data.dataset import PreparedDataset
+from components.data.people import user_ids
+from components.data.times import iso
+from components.tasks.beyond import HeldOut
+from components.tasks.full_ranking import CUTOFF
+
+
+class HeldOutEvents(HeldOut):
+    """Targets that both models are scored on, sorted by user and time.
+
+    Attributes:
+        dataset: The new model's.
+        rows: ``(T,)`` int64, the row of each target in it.
+    """
+
+    def __init__(self, dataset: PreparedDataset, rows: np.ndarray, dropped: int) -> None:
+        self.dataset, self.rows, self.dropped = dataset, rows, dropped
+        self.users = dataset.user[rows].astype(np.int64)
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        """Times of the oldest and the newest target, ISO 8601; None when there is no target."""
+        if not len(self.rows):
+            return None
+        times = self.dataset.timestamp[self.rows]
+        return iso(int(times.min())), iso(int(times.max()))
+
+    def targets(self) -> Iterator[tuple[list[str], str]]:
+        """History (item ids, oldest first) and target (item id) of each."""
+        ids = self.dataset.catalogue["id"].to_list()
+        for row, user in zip(self.rows.tolist(), self.users.tolist(), strict=True):
+            history = self.dataset.item[self.dataset.offsets[user] : row]
+            yield [ids[item] for item in history], ids[self.dataset.item[row]]
+
+    def requests(self) -> Iterator[Mapping[str, Any]]:
+        """The best items, those of the history left out.
+
+        A target that the user has met before is ranked among the items that the user has not met, as ``evaluate`` does.
+        """
+        for history, target in self.targets():
+            seen = set(history)
+            if target in seen:
+                # Asked with everything that was seen, of which there can be no more than this before the target.
+                yield {"history": history, "k": CUTOFF + len(seen), "exclude_seen": False}
+            else:
+                yield {"history": history, "k": CUTOFF, "exclude_seen": True}
+
+    def values(self, answers: Iterable[Any]) -> np.ndarray:
+        """NDCG@10 of each target: ``1 / log2(rank + 2)`` within the first ten, else 0."""
+        ndcg = np.zeros(len(self.rows))
+        for number, ((history, target), answer) in enumerate(zip(self.targets(), answers, strict=True)):
+            seen = set(history)
+            ids = [item.id for item in answer.items if item.id == target or item.id not in seen][:CUTOFF]
+            if target in ids:
+                ndcg[number] = 1 / np.log2(ids.index(target) + 2)
+        return ndcg
+
+    def unlearned(self, learned: Collection[str]) -> int:
+        """Targets that are unknown to a model, or without a training event."""
+        return sum(target not in learned for _, target in self.targets())
+
+
+def held_out_events(new: PreparedDataset, earlier: PreparedDataset | None) -> HeldOutEvents:
+    """The targets. A user's first event is none, since nothing is known of the user before it.
+
+    Args:
+        new: Its test events are what is held out.
+        earlier: What it was trained on and validated with does not count; None: there is no earlier model.
+
+    Raises:
+        IntegrityError: A table of users is damaged.
+    """
+    rows = new.rows("test")
+    rows = rows[rows > new.offsets[new.user[rows]]]
+    if earlier is None:
+        return HeldOutEvents(new, rows, 0)
+    taught = _events(earlier, np.flatnonzero(earlier.split != 2)).drop("row")
+    left = _events(new, rows).join(taught, on=["user", "item", "timestamp"], how="anti")["row"].sort().to_numpy()
+    return HeldOutEvents(new, left, len(rows) - len(left))
+
+
+def _events(dataset: PreparedDataset, rows: np.ndarray) -> pl.DataFrame:
+    """``user`` and ``item`` in the source's words, ``timestamp``, and ``row``."""
+    return pl.DataFrame(
+        {
+            "user": user_ids(dataset).gather(dataset.user[rows]),
+            "item": dataset.catalogue["id"].gather(dataset.item[rows]),
+            "timestamp": dataset.timestamp[rows],
+            "row": rows,
+        }
+    )
