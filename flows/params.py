@@ -20,6 +20,7 @@ from components.settings.base import nearest, validated
 from components.settings.reading import PARAMS_FILE, read_document
 from components.settings.scenario import Params, Scenario
 from components.storage.atomic import new_file
+from components.tasks.building import task_names
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,14 @@ def read_params(root: Path) -> Params:
     Raises:
         SettingsError: It is missing or wrong.
     """
-    return validated(Params, read_document(root), "")
+    params = validated(Params, read_document(root), "")
+    for name, scenario in params.scenarios.items():
+        if scenario.task not in task_names():
+            raise SettingsError(
+                f"scenarios.{name}.task: unknown task {scenario.task!r}; {nearest(scenario.task, task_names())}",
+                "docs/tasks.md lists them.",
+            )
+    return params
 
 
 def schema() -> dict[str, Any]:

@@ -69,6 +69,23 @@ def linear_nodes(graph: Graph) -> list[Node]:
     return [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in stored]
 
 
+def convolution_nodes(graph: Graph) -> list[Node]:
+    """The Conv nodes whose weights are stored."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in stored]
+
+
+def rectified(graph: Graph, nodes: Iterable[Node]) -> list[Node]:
+    """The Relu and MaxPool nodes that follow these, one after the other."""
+    reached = {name for node in nodes for name in node.output}
+    found = []
+    for node in graph.node:  # each comes after what it reads
+        if node.op_type in ("Relu", "MaxPool") and node.input[0] in reached:
+            found.append(node)
+            reached.update(node.output)
+    return found
+
+
 def heads_as_matmul(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write each ``Gemm(h, table, transB=1)`` as ``MatMul(h, Transpose(table))``, in place.
 

@@ -19,14 +19,15 @@ from onnxruntime.quantization import (
 )
 
 from components.compression.codebook import with_codebook_linears
-from components.compression.graph import linear_nodes, tidied
+from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
 from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
 from components.settings.quantization import QuantizationSettings, VariantName
 from components.tasks.batch import Feed
 
 
 class Bits(NamedTuple):
-    """Bits a value of a variant's linear weights, of their inputs, and of its item table (scales come on top)."""
+    """Bits a value of a variant's weights (of linear layers, in 8 bits of convolutions too), of their inputs and
+    of its item table (scales come on top)."""
 
     weight: int
     activation: int
@@ -50,7 +51,8 @@ def quantized(
 ) -> onnx.ModelProto:
     """One variant of an exported model; ``model`` stays as it is, and the same inputs give the same bytes.
 
-    Tables are stored once in every variant, since only linear layers are given to ONNX Runtime's quantizers.
+    Tables are stored once in every variant, since only linear layers and convolutions are given to ONNX Runtime's
+    quantizers.
 
     Args:
         model: From :func:`export_onnx`.
@@ -93,8 +95,8 @@ def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
         quantize_dynamic(
             model,
             path,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=_linear_names(model),
+            op_types_to_quantize=["MatMul", "Conv"],
+            nodes_to_quantize=_names(_weighted(model.graph)),
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
         )
@@ -102,6 +104,7 @@ def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
 
 
 def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelProto:
+    convolved = rectified(model.graph, convolution_nodes(model.graph))
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_static(
@@ -110,8 +113,9 @@ def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelPr
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
             # Its default would quantize every operator it knows, the attention mask among them.
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=_linear_names(model),
+            # What follows a convolution directly stays in int8 with it.
+            op_types_to_quantize=["MatMul", "Conv", "Relu", "MaxPool"],
+            nodes_to_quantize=_names([*_weighted(model.graph), *convolved]),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -119,8 +123,13 @@ def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelPr
         return onnx.load(path)
 
 
-def _linear_names(model: onnx.ModelProto) -> list[str]:
-    return [node.name for node in linear_nodes(model.graph)]
+def _weighted(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes of linear and convolutional layers."""
+    return [*linear_nodes(graph), *convolution_nodes(graph)]
+
+
+def _names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    return [node.name for node in nodes]
 
 
 @contextmanager

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from components.data.ingesting import Ingested
-from components.data.samples import samples_digest
-from components.data.synthetic_samples import draw_samples
+from components.data.samples import RawSamples, samples_digest
 from components.data.validation import counts_by_reason, require_acceptable
 from components.data.vocabulary import vocabulary
 from components.errors import DataError
-from components.settings.sample_source import SyntheticSamplesSource
+from components.settings.sample_source import SampleSource
 
 _REASONS = ("label is missing", "a value is missing or not finite", "the same sample again")
 
 
-def ingest_samples(settings: SyntheticSamplesSource) -> Ingested:
-    """Read all of a source of samples.
+def ingest_samples(raw: RawSamples, settings: SampleSource) -> Ingested:
+    """Check what was read of a source of samples.
 
     Args:
+        raw: From :func:`components.data.sample_sources.open_samples`.
         settings: ``scenarios.<scenario>.source``.
 
     Raises:
-        DataError: The source cannot be read, or has too many bad samples, or fewer than two labels.
+        DataError: It has too many bad samples, or fewer than two labels.
     """
-    raw = draw_samples(settings)
     labels = raw.labels.cast(pl.String)
     finite = np.isfinite(raw.values).all(axis=1)
     values = np.where(finite[:, None], raw.values, 0.0).astype(np.float32)
@@ -39,15 +39,20 @@ def ingest_samples(settings: SyntheticSamplesSource) -> Ingested:
     first[order[places]] = True
     reason = np.select([labels.is_null().to_numpy(), ~finite, ~first], [0, 1, 2], default=-1)
     good = reason < 0
+    good[list(raw.faults)] = False
     bad = np.flatnonzero(~good)
     rejected = pl.DataFrame(
         {
-            "file": pl.repeat(raw.file, len(bad), dtype=pl.String, eager=True),
+            "file": pl.repeat(raw.file, len(bad), dtype=pl.String, eager=True)
+            if isinstance(raw.file, str)
+            else raw.file.gather(bad),
             "row": bad + 1,
             "user": pl.repeat(None, len(bad), dtype=pl.String, eager=True),
             "item": labels.gather(bad),
             "timestamp": pl.repeat(None, len(bad), dtype=pl.String, eager=True),
-            "reason": pl.Series([_REASONS[number] for number in reason[bad]], dtype=pl.String),
+            "reason": pl.Series(
+                [raw.faults.get(row) or _REASONS[reason[row]] for row in bad.tolist()], dtype=pl.String
+            ),
         }
     )
     require_acceptable(rejected, len(labels), settings.max_rejected_share)
@@ -73,8 +78,8 @@ def ingest_samples(settings: SyntheticSamplesSource) -> Ingested:
     record = {
         "kind": settings.kind,
         "path": settings.path,
-        "about": {"title": "Synthetic samples"},
-        "files": [],
+        "about": dict(raw.about),
+        "files": [asdict(file) for file in raw.files],
         "rows": len(labels),
         "rejected": counts_by_reason(rejected),
         "events": len(events),

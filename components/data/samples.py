@@ -13,6 +13,7 @@ A prepared set of samples is a folder like that of histories (:mod:`components.d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from components.data.dataset import RECORD_FILE, SPLITS, Split
+from components.data.rows import SourceFile
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json
 from components.storage.digests import array_digest, record_digest
@@ -31,12 +33,15 @@ class RawSamples(NamedTuple):
     """Samples as a source holds them.
 
     Attributes:
-        values: ``(N, D)`` float64; NaN where one is missing.
+        values: ``(N, D)`` floats; NaN where one is missing.
         labels: ``(N,)`` text, null where there is none.
         shape: Of one sample; its product is D.
         names: Of the D values, or of none.
         is_test: ``(N,)`` bool where the source itself keeps samples apart for a test; None where it does not.
-        file: Where they come from, for messages.
+        file: Where they come from, for messages; or ``(N,)`` text, where that of each.
+        about: ``title`` for people, and ``home`` and ``licence`` where they are known.
+        files: What was read.
+        faults: Why a sample cannot be used, by its place from 0, where the reader has found it out.
     """
 
     values: np.ndarray
@@ -44,7 +49,10 @@ class RawSamples(NamedTuple):
     shape: tuple[int, ...]
     names: tuple[str, ...]
     is_test: np.ndarray | None
-    file: str
+    file: str | pl.Series
+    about: Mapping[str, str] = {"title": "Samples with a label"}
+    files: tuple[SourceFile, ...] = ()
+    faults: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True)

@@ -25,4 +25,5 @@ def draw_samples(settings: SyntheticSamplesSource) -> RawSamples:
     label = random.random(settings.samples) < 1 / (1 + np.exp(-log_odds(values)))
     names = tuple(f"x{number}" for number in range(1, settings.features + 1))
     labels = pl.Series(label.astype(int)).cast(pl.String)
-    return RawSamples(values, labels, (settings.features,), names, None, "synthetic")
+    about = {"title": "Synthetic samples"}
+    return RawSamples(values, labels, (settings.features,), names, None, "synthetic", about)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.errors import IntegrityError, SettingsError
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
+from components.networks.convolution import Convolution, ConvolutionRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
-from components.settings.network import NetworkSettings, PerceptronSettings
+from components.settings.network import ConvolutionSettings, NetworkSettings, PerceptronSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -38,6 +41,8 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
             scale=tuple(sizes["scale"]),
         )
         return Perceptron(record)
+    if isinstance(settings, ConvolutionSettings):
+        return _convolution(settings, outcomes, sizes or {})
     if sizes:
         raise SettingsError(
             "a causal transformer is for tasks over histories of items", "Choose another `network.kind`."
@@ -57,6 +62,32 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
     return CausalTransformer(shape)
 
 
+def _convolution(settings: ConvolutionSettings, outcomes: int, sizes: Mapping[str, Any]) -> Convolution:
+    if "image" not in sizes:
+        raise SettingsError("a convolution is for tasks over images", "Choose another `network.kind`.")
+    _, rows, columns = shape = tuple(sizes["image"])
+    if min(rows, columns) >> len(settings.halved_after) < 1:
+        raise SettingsError(
+            f"images of {rows} x {columns} cannot be halved {len(settings.halved_after)} times",
+            "Shorten `network.halved_after`.",
+        )
+    # One mean and scale for all places, from those of each.
+    means, scales = np.array(sizes["mean"]), np.array(sizes["scale"])
+    mean = float(means.mean())
+    record = ConvolutionRecord(
+        outcomes=outcomes,
+        shape=shape,
+        channels=settings.channels,
+        kernel=settings.kernel,
+        halved_after=settings.halved_after,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        mean=mean,
+        scale=float(np.sqrt((scales**2 + (means - mean) ** 2).mean())),
+    )
+    return Convolution(record)
+
+
 def network_of(record: dict[str, Any]) -> PredictionNetwork:
     """A network with the shape of an architecture record.
 
@@ -67,6 +98,8 @@ def network_of(record: dict[str, Any]) -> PredictionNetwork:
         return CausalTransformer(CausalTransformerRecord.model_validate(record))
     if record.get("network") == "perceptron":
         return Perceptron(PerceptronRecord.model_validate(record))
+    if record.get("network") == "convolution":
+        return Convolution(ConvolutionRecord.model_validate(record))
     raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
 
 

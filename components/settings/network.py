@@ -52,15 +52,49 @@ class PerceptronSettings(Settings):
         return 0
 
 
+class ConvolutionSettings(Settings):
+    """Convolutions with ReLU over images, then linear layers."""
+
+    kind: Literal["convolution"]
+    """The architecture."""
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(16, 32), min_length=1)
+    """Channels of each convolution."""
+    kernel: int = Field(default=3, ge=1)
+    """Rows and columns that a convolution reads; an odd number."""
+    halved_after: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
+    """Numbers of the convolutions, from 1, after which rows and columns are halved by the greatest of 2 x 2."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Channels of each linear layer before the last."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before each linear layer."""
+
+    @model_validator(mode="after")
+    def _fits_itself(self) -> ConvolutionSettings:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel ({self.kernel}) must be an odd number, so that it has a middle")
+        if len(set(self.halved_after)) < len(self.halved_after) or max(self.halved_after, default=0) > len(
+            self.channels
+        ):
+            raise ValueError(f"halved_after names each of the {len(self.channels)} convolutions at most once")
+        return self
+
+    @property
+    def max_length(self) -> int:
+        """There is no history."""
+        return 0
+
+
 def _kind_of(value: Any) -> str:
     default = "causal_transformer"
     return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
 
 
-NetworkSettings = CausalTransformerSettings | PerceptronSettings
+NetworkSettings = CausalTransformerSettings | PerceptronSettings | ConvolutionSettings
 """Any of them."""
 NetworkSection = Annotated[
-    Annotated[CausalTransformerSettings, Tag("causal_transformer")] | Annotated[PerceptronSettings, Tag("perceptron")],
+    Annotated[CausalTransformerSettings, Tag("causal_transformer")]
+    | Annotated[PerceptronSettings, Tag("perceptron")]
+    | Annotated[ConvolutionSettings, Tag("convolution")],
     Discriminator(_kind_of),
 ]
 """As it stands in params.yaml; a causal transformer need not say what it is."""

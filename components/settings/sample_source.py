@@ -37,3 +37,31 @@ class SyntheticSamplesSource(_Samples):
     """Values of a sample; the first four count."""
     seed: int = Field(default=0, ge=0)
     """Seed of the generator."""
+
+
+class DigitsSource(_Samples):
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 grey values, which are installed with it."""
+
+    kind: Literal["digits"]
+    """What scikit-learn brings along."""
+
+
+class IdxImagesSource(_Samples):
+    """Images in the files that MNIST is published in: a folder with ``train-images-idx3-ubyte``,
+    ``train-labels-idx1-ubyte`` and the same of ``t10k``, which are the test; each may be compressed (``.gz``)."""
+
+    kind: Literal["idx-images"]
+    """A folder of IDX files."""
+    published: Literal["mnist"] | None = None
+    """Refuse files whose content is not that of this published set. None: any images."""
+
+
+class ImageFolderSource(_Samples):
+    """One's own images: a folder a label with image files in it, read as grey values."""
+
+    kind: Literal["image-folder"]
+    """A folder of folders."""
+
+
+SampleSource = SyntheticSamplesSource | DigitsSource | IdxImagesSource | ImageFolderSource
+"""Any of them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,8 +25,8 @@ from components.settings.tune import TuneSettings
 class Scenario(Settings):
     """One task on one source: from raw events to a package."""
 
-    task: Literal["next_item", "binary"]
-    """What is predicted."""
+    task: str
+    """What is predicted: a task of docs/tasks.md."""
     seed: int = Field(ge=0)
     """Seed of every random choice in training and pruning."""
     source: SourceSection

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.settings.sample_source import SyntheticSamplesSource
+from components.settings.sample_source import SampleSource
 from components.settings.source import PublishedSource, SyntheticSource, TableSource
 
-SourceSection = Annotated[
-    PublishedSource | TableSource | SyntheticSource | SyntheticSamplesSource, Field(discriminator="kind")
-]
+SourceSection = Annotated[PublishedSource | TableSource | SyntheticSource | SampleSource, Field(discriminator="kind")]

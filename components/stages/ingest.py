@@ -7,9 +7,10 @@ from typing import Any
 
 from components.data.ingesting import ingest, summary
 from components.data.ingesting_samples import ingest_samples, sample_summary
+from components.data.sample_sources import open_samples
 from components.data.sources import open_source
 from components.data.subject_key import subject_key
-from components.settings.sample_source import SyntheticSamplesSource
+from components.settings.sample_source import SampleSource
 from components.settings.sources import SourceSection
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file, write_json
@@ -19,8 +20,8 @@ def work(workspace: Workspace) -> None:
     """Write ``events.parquet``, ``items.parquet``, ``rejected.parquet`` and ``source.json``."""
     union: Any = SourceSection  # No type, as far as mypy knows, but one of several.
     settings: SourceSection = workspace.settings("source", union)
-    if isinstance(settings, SyntheticSamplesSource):
-        found = ingest_samples(settings)
+    if isinstance(settings, SampleSource):
+        found = ingest_samples(open_samples(settings, workspace.root), settings)
         lines = sample_summary(found.record)
     else:
         key = subject_key(workspace.root / ".recstill" / "keys") if settings.exclude else None

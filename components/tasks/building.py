@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from components.errors import SettingsError
 
 if TYPE_CHECKING:
     from components.tasks.answering import Answering
     from components.tasks.contract import Task
-
-T = TypeVar("T")
 
 
 # A task is imported when it is asked for: a package is served without torch, a history is learned without the others.
@@ -34,19 +32,29 @@ def _binary() -> type[Task]:
     return Binary
 
 
+def _image() -> type[Task]:
+    from components.tasks.image import Image
+
+    return Image
+
+
 def _predicting() -> type[Answering]:
     from components.tasks.predicting import Predicting
 
     return Predicting
 
 
-_TASKS: dict[str, Callable[[], type[Task]]] = {"next_item": _next_item, "binary": _binary}
-_ANSWERING: dict[str, Callable[[], type[Answering]]] = {"next_item": _recommending, "binary": _predicting}
+TASKS: dict[str, tuple[Callable[[], type[Task]], Callable[[], type[Answering]]]] = {
+    "next_item": (_next_item, _recommending),
+    "binary": (_binary, _predicting),
+    "image": (_image, _predicting),
+}
+"""Each task, and how its packages are asked."""
 
 
 def task_names() -> list[str]:
     """Every task."""
-    return list(_TASKS)
+    return list(TASKS)
 
 
 def task_class(name: str) -> type[Task]:
@@ -55,7 +63,7 @@ def task_class(name: str) -> type[Task]:
     Raises:
         SettingsError: There is none.
     """
-    return _known(_TASKS, name)()
+    return _known(name)[0]()
 
 
 def task_of(name: str, dataset: Any, max_length: int = 0) -> Any:
@@ -90,15 +98,15 @@ def answering_of(name: str) -> type[Answering]:
     Raises:
         SettingsError: There is no such task.
     """
-    return _known(_ANSWERING, name)()
+    return _known(name)[1]()
 
 
 def ways_of_answering() -> list[type[Answering]]:
     """All of them, each once, in a fixed order."""
-    return list(dict.fromkeys(found() for found in _ANSWERING.values()))
+    return list(dict.fromkeys(found() for _, found in TASKS.values()))
 
 
-def _known(among: dict[str, T], name: str) -> T:
-    if name not in among:
-        raise SettingsError(f"unknown task {name!r}; known: {', '.join(among)}", "Correct `task` in params.yaml.")
-    return among[name]
+def _known(name: str) -> tuple[Callable[[], type[Task]], Callable[[], type[Answering]]]:
+    if name not in TASKS:
+        raise SettingsError(f"unknown task {name!r}; known: {', '.join(TASKS)}", "Correct `task` in params.yaml.")
+    return TASKS[name]

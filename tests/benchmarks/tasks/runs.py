@@ -71,6 +71,11 @@ class Run:
         return read_json(self.artifacts / "report" / "metrics.json")
 
     @property
+    def dataset(self) -> str:
+        """Digest of the prepared data set."""
+        return str(read_json(self.artifacts / "dataset" / "dataset.json")["digest"])
+
+    @property
     def choice(self) -> dict[str, Any]:
         """The content of ``report/choice.json``."""
         return read_json(self.artifacts / "report" / "choice.json")
@@ -86,7 +91,7 @@ class Benchmark(NamedTuple):
     Attributes:
         scenario: Which one is run.
         figures: From the runs, one a seed, to what is printed.
-        changes: ``key=value`` assignments below ``scenarios.<scenario>``, made before each run.
+        changes: ``key=value`` assignments below ``scenarios.<scenario>``, made before each run; ``{seed}`` is the seed.
     """
 
     scenario: str
@@ -98,7 +103,8 @@ def run_scenario(benchmark: Benchmark, seed: int, folder: Path) -> Run:
     """Clone this checkout into ``folder`` and run the scenario there, from its source to its package."""
     root = folder / f"{benchmark.scenario}-{seed}"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
-    changes = [f"scenarios.{benchmark.scenario}.{change}" for change in (f"seed={seed}", *benchmark.changes)]
+    made = ("seed={seed}", *benchmark.changes)
+    changes = [f"scenarios.{benchmark.scenario}.{change.replace('{seed}', str(seed))}" for change in made]
     started = time.monotonic()
     command = [str(BIN / "recstill"), "run", benchmark.scenario, *(word for one in changes for word in ("--set", one))]
     done = subprocess.run(command, cwd=root, check=False)
@@ -108,15 +114,15 @@ def run_scenario(benchmark: Benchmark, seed: int, folder: Path) -> Run:
 
 
 def level(name: str, runs: Sequence[Run], contender: str) -> Figure:
-    """The primary measure, averaged over the seeds; the interval is of the test points."""
-    values, users = _mean_values(runs, contender)
+    """The primary measure over all seeds; the interval is of the test points."""
+    values, users = _values(runs, contender)
     return _figure(name, values, np.zeros_like(values), users)
 
 
 def difference(name: str, runs: Sequence[Run], contender: str, reference: str) -> Figure:
     """The primary measure of one contender above that of another, on the same points."""
-    values, users = _mean_values(runs, contender)
-    return _figure(name, values, _mean_values(runs, reference)[0], users)
+    values, users = _values(runs, contender)
+    return _figure(name, values, _values(runs, reference)[0], users)
 
 
 def mean_of(name: str, runs: Sequence[Run], of: Callable[[Run], float]) -> Figure:
@@ -139,12 +145,16 @@ def _figure(name: str, values: np.ndarray, reference: np.ndarray, users: np.ndar
     return Figure(name, *found)
 
 
-def _mean_values(runs: Sequence[Run], contender: str) -> tuple[np.ndarray, np.ndarray]:
+def _values(runs: Sequence[Run], contender: str) -> tuple[np.ndarray, np.ndarray]:
+    """The primary measure of each test point, averaged over the seeds, and what the bootstrap draws.
+
+    Where each seed has a split of its own, the points of all of them, one after the other.
+    """
     judged = [run.judged(contender) for run in runs]
-    users = judged[0].users
-    # The split does not depend on the scenario's seed: all runs are judged on the same points.
-    assert all(np.array_equal(one.users, users) for one in judged)
-    return np.mean([one.values for one in judged], axis=0), users
+    if len({run.dataset for run in runs}) == 1:
+        return np.mean([one.values for one in judged], axis=0), judged[0].users
+    users = [one.users + number * (1 << 32) for number, one in enumerate(judged)]
+    return np.concatenate([one.values for one in judged]), np.concatenate(users)
 
 
 @cache
