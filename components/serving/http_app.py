@@ -108,6 +108,7 @@ def service_app(
         gate.check_key(request)
         body = await bodies.read(request)
         question = reader_at(endpoint).question(body)
+        _require_answerable(live, [question])
         with gate.answering(endpoint):
             model, answers = await live.answer([question], endpoint)
             return _response({**_records(live.metrics, model, answers)[0], "version": model.label})
@@ -116,6 +117,7 @@ def service_app(
         gate.check_key(request)
         body = await bodies.read(request)
         questions = reader_at(endpoint).questions(body)
+        _require_answerable(live, questions)
         # A service answers one way: its batches need no endpoint in their name.
         with gate.answering("batch"):
             model, answers = await live.answer(questions, "batch")
@@ -167,6 +169,16 @@ def service_app(
     _tell_problems(app, live)
     _document(app, readers, needs_key=api_key is not None)
     return app
+
+
+def _require_answerable(live: LiveModel, questions: Sequence[Any]) -> None:
+    """Refuse what the live model has no answer to: asked together with others, it would be they who get none."""
+    if live.current is None:
+        return
+    for number, question in enumerate(questions):
+        if reason := live.current.predictor.answering.refusal(question):
+            where = f"requests.{number}: " if len(questions) > 1 else ""
+            raise RefusedRequestError(422, "invalid_request", where + reason)
 
 
 def _tell_problems(app: FastAPI, live: LiveModel) -> None:

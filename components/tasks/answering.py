@@ -88,6 +88,10 @@ class Answering(ABC):
             DataError: It cannot be one.
         """
 
+    def refusal(self, question: Any) -> str | None:
+        """Why a question has no answer, told before it is asked together with others; None where it has one."""
+        return None
+
     @abstractmethod
     def parse(self, question: Any) -> Any:
         """A question as the model reads it.

@@ -52,13 +52,16 @@ class Predicting(Answering):
         values = request["values"] if isinstance(request, Mapping) else request.values
         return tuple(map(float, values))
 
+    def refusal(self, question: Question) -> str | None:
+        """It has to have as many values as the model reads."""
+        if len(question) == self._width:
+            return None
+        return f"the sample has {len(question)} values, and the model reads {self._width}"
+
     def parse(self, question: Question) -> Question:
         """The values themselves, if they are as many as the model reads."""
-        if len(question) != self._width:
-            raise DataError(
-                f"the sample has {len(question)} values, and the model reads {self._width}",
-                "`signature.json` of the package says which.",
-            )
+        if reason := self.refusal(question):
+            raise DataError(reason, "`signature.json` of the package says which.")
         return question
 
     def feed(self, parsed: Sequence[Question]) -> dict[str, np.ndarray]:

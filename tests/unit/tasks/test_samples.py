@@ -115,7 +115,10 @@ def test_a_package_predicts_and_serves(finished: Path) -> None:
     assert [one["label"] for one in told["labels"]] == list(answers[0].labels) and told["version"] == "binary"
     batch = client.post("/predict/batch", json={"requests": [{"values": sample} for sample in values]}).json()
     assert len(batch["answers"]) == 3
-    assert client.post("/predict", json={"values": [1.0]}).json()["error"] == "model_failed"
+    short = client.post("/predict", json={"values": [1.0]})
+    assert short.status_code == 422 and "1 values, and the model reads 10" in short.json()["reason"]
+    short = client.post("/predict/batch", json={"requests": [{"values": values[0]}, {"values": [1.0, 2.0]}]})
+    assert short.status_code == 422 and short.json()["reason"].startswith("requests.1: the sample has 2 values")
     assert (
         client.post("/predict", content='{"values": [NaN]}', headers={"content-type": "application/json"}).status_code
         == 422
