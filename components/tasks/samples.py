@@ -19,7 +19,7 @@ from components.settings.evaluation import EvaluationSettings
 from components.settings.sample_prepare import SamplePrepareSettings
 from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
 from components.tasks.beyond import Population
-from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task
+from components.tasks.contract import Baseline, Judgement, LossFamily, Measure, Strata, Task
 from components.tasks.held_out_samples import HeldOutSamples, held_out_samples
 from components.tasks.probabilities import Accuracy, calibration_error, log_probabilities
 
@@ -30,7 +30,7 @@ class SampleTask(Task):
     The one input is ``values`` ``(B, D)`` float32.
     """
 
-    loss = "softmax"
+    loss: ClassVar[LossFamily] = "softmax"
     best_of = 1
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("accuracy", "accuracy"),
