@@ -36,16 +36,19 @@ def as_task(name: str, work: Callable[[], Any]) -> Any:
     return state.result()
 
 
-def submitted(name: str, work: Callable[[], Any], after: Sequence[PrefectFuture[Any]] = ()) -> PrefectFuture[Any]:
+def submitted(
+    name: str, work: Callable[[], Any], after: Sequence[PrefectFuture[Any]] = (), run: str | None = None
+) -> PrefectFuture[Any]:
     """A step that runs beside others on the flow's task runner; an error of a user ends it with its message.
 
     Args:
         name: Of the task.
         work: What is done.
         after: Steps that have to end well before.
+        run: Name of this run of it; None: that of the task.
     """
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    @task(name=name, task_run_name=run or name, cache_policy=NO_CACHE, persist_result=False)
     def step() -> Any:
         try:
             return work()

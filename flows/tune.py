@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def _searched(
     study.begin_with(own)
     resumed = study.abandoned()
     left = max(0, budgeted.trials - study.count() - len(resumed))
-    work: list[Callable[[], None]] = [lambda trial=trial: search.try_one(trial) for trial in resumed]  # type: ignore[misc]
+    work: list[Callable[[], None]] = [partial(search.try_one, trial) for trial in resumed]
     work += [search.try_one] * left
     with progress:
         if work:
@@ -186,7 +187,10 @@ def run_trials(name: str, search: Search, work: list[Callable[[], None]], worker
     )
     def trials(scenario: str, count: int) -> None:
         reference = submitted("reference", lambda: search.reference)
-        futures = [submitted("trial", lambda one=one: trial(one), after=[reference]) for one in work]  # type: ignore[misc]
+        futures = [
+            submitted("trial", partial(trial, one), after=[reference], run=f"trial {place} of {count}")
+            for place, one in enumerate(work, start=1)
+        ]
         for future in futures:
             future.wait()
 

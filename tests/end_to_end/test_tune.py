@@ -60,9 +60,3 @@ def test_a_search_finds_shows_and_writes_a_recipe_within_its_limits(another: Che
     assert params["quantization"]["variants"] == [best["form"]] and params["budget"]["max_bytes"] == 20_000
     assert best["recipe"] == f"network.dim {params['student']['network']['dim']}"
     assert "seconds long; drives the end-to-end test" in (another.root / "params.yaml").read_text()
-
-
-def test_a_search_whose_storage_cannot_be_used_says_so_and_tries_nothing(another: Checkout) -> None:
-    error = another.refuse("recstill", "tune", "synthetic", "--storage", "sqlite:////no/such/folder/db")
-    assert "/no/such/folder/db" in error and "RECSTILL_TUNE_STORAGE" in error and error.count("error:") == 1
-    assert not (another.root / ".recstill/tune/synthetic/trials").exists()
