@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import SettingsError
 from components.settings.base import nearest, validated
 from components.settings.distillation import DistillationSettings, check_cache
-from components.settings.network import CausalTransformerSettings, PerceptronSettings
+from components.settings.network import CausalTransformerSettings, ConvolutionSettings, PerceptronSettings
 from components.settings.tune import Choices, Range, Searched
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
         widths = [_scaled(network.hidden, factor) for factor in (0.25, 0.5, 1.0, 2.0)]
         space["student.network.hidden"] = Choices(choices=tuple(widths[place] for place in _first_places(widths)))
         _choose(space, "pruning.ffn_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.ffn_ratio])
+    elif isinstance(network, ConvolutionSettings):
+        widths = [_scaled(network.channels, factor) for factor in (0.25, 0.5, 1.0, 2.0)]
+        space["student.network.channels"] = Choices(choices=tuple(widths[place] for place in _first_places(widths)))
+        _choose(space, "pruning.channels_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.channels_ratio])
     _choose(space, "student.network.dropout", [0.0, 0.1, 0.2, network.dropout])
     rate = scenario.student.optimization.learning_rate
     space["student.optimization.learning_rate"] = Range(low=rate / 2, high=rate * 2, log=True)
