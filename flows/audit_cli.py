@@ -31,7 +31,8 @@ def audit(
 
     Exit status 0: all is well. 3: something was found, or what is live is recalled. 1: it could not be done.
     """
-    from components.storage.atomic import new_file
+    from components.errors import SettingsError
+    from components.storage.atomic import new_file, temporary_file
     from flows.auditing.exit_status import FOUND
     from flows.auditing.progress import ByteProgress
     from flows.auditing.reporting import audit_report
@@ -39,6 +40,11 @@ def audit(
     from flows.repository import enter_checkout
 
     target = html.resolve() if html is not None else None
+    if target is not None:  # now, and not when everything has been read
+        if target.is_dir():
+            raise SettingsError(f"{target} is a folder", "Name a file with --html, such as audit.html.")
+        with temporary_file(target):
+            pass
     root = enter_checkout()
     with ByteProgress("audit", show=not as_json) as progress:
         report = audit_report(root, workers=workers, begin=progress.begin)

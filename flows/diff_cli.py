@@ -35,7 +35,7 @@ def diff(
     from flows.auditing.resolving import resolve
     from flows.console import Console
 
-    paths = [str(start / one) if (start / one).exists() else one for one in (a, b)]
+    paths = [str(start / one) if one and (start / one).exists() else one for one in (a, b)]
     lineage = Lineage(place())
     subjects = [resolve(lineage, one) for one in paths]
     for subject, text in zip(subjects, (a, b), strict=True):

@@ -58,7 +58,7 @@ def erase(
     from components.data.subject_key import subject_key_made
     from flows.auditing.exit_status import FOUND
     from flows.auditing.lock_history import LockHistory
-    from flows.auditing.person_plan import find_person
+    from flows.auditing.person_plan import find_person, require_scenario
     from flows.auditing.places import opened_places
     from flows.auditing.purging import begun, planned
     from flows.auditing.standing_still import no_retraining
@@ -76,6 +76,7 @@ def erase(
     still = read_params(root).scenarios if confirm else ()
     with opened_places(root) as places, no_retraining(places, still):
         history = LockHistory.read(root)
+        require_scenario(history, read_params(root).scenarios, scenario)
         found = find_person(places, history, person, key, say, scenario=scenario)
         plan = planned(places, history, found, person, models=purge_models)
         earlier = begun(root, found.mark)

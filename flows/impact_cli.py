@@ -41,7 +41,7 @@ def impact(
     from flows.auditing.resolving import resolve
     from flows.console import Console
 
-    asked = start / what if (start / what).exists() else what
+    asked = start / what if what and (start / what).exists() else what
     lineage = Lineage(place())
     subject = resolve(lineage, str(asked))
     subject.text = what

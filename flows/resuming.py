@@ -22,6 +22,7 @@ from flows.repository import git, keys_of, store_of
 from flows.run_branches import bring_commit, tip
 from flows.runs import RunRecord, unfinished_runs, write_run
 from flows.steps import as_task
+from flows.trust import signer, trusted
 from flows.worktrees import SHOWN, open_worktree, withdraw_source
 
 Say = Callable[[str], None]
@@ -47,7 +48,7 @@ def finish_earlier(checkout: Path, name: str, say: Say) -> list[RunRecord]:
     """
     store = store_of(checkout)
     finished = []
-    for record in reversed(unfinished_runs(store, name)):
+    for record in reversed(unfinished_runs(store, name, trusted(checkout))):
         shown = f"run {record.key[:SHOWN]}, which has passed the gate and was interrupted,"
         try:
             lock = tip(checkout, f"refs/heads/{branch_of(name, record.key)}")
@@ -57,7 +58,7 @@ def finish_earlier(checkout: Path, name: str, say: Say) -> list[RunRecord]:
                 bring_commit(checkout, lock, f"{release} was made of it by another machine")
             elif reason := _overtaken(checkout, store, record):
                 say(f"{shown} is given up: {reason}")
-                write_run(store, replace(record, status="superseded"))
+                write_run(store, replace(record, status="superseded"), signer(checkout, "nobody could use the record"))
                 continue
             if not lock:
                 say(f"{shown} has its lock on the machine that made it: it can be finished there")
@@ -78,7 +79,7 @@ def registered(run: FinishedRun, record: RunRecord, store: ObjectStore, say: Say
     version = as_task("finalize", lambda: finalize(run, say))
     as_task("keep the teacher", lambda: _keep_teacher(store, run))
     done = replace(record, status="registered", version=version.version, attestation=version.attestation)
-    write_run(store, done)
+    write_run(store, done, signer(run.checkout, "nobody could use the record"))
     return done
 
 

@@ -25,14 +25,17 @@ from flows.run_names import dated
 from flows.runs import RunRecord, claim_run, write_run
 from flows.steps import as_task
 from flows.surveying import Request, Say, Survey, champion_and_latest, make_tree, survey
+from flows.trust import signer, trusted
 from flows.versions import show_versions
 from flows.worktrees import scenario_lock, sort_lock, withdraw_source, working_in
 
 if TYPE_CHECKING:
     from components.evaluation.drift import Drift
+    from components.provenance.signing import SigningKey
     from components.tasks.contract import Dataset
     from flows.graph import Stage
 
+_UNTRUSTED = "nobody could use what it makes"
 Ending = Literal["registered", "nothing new", "refused"]
 
 
@@ -84,6 +87,7 @@ def retrained(checkout: Path, request: Request, say: Say) -> Outcome:
         RecstillError: It cannot be done, or another retraining of the scenario is at work.
     """
     with scenario_lock(checkout, request.scenario):
+        signer(checkout, _UNTRUSTED)  # now, and not when everything is trained
         earlier = finish_earlier(checkout, request.scenario, say)
         found = survey(checkout, request, run_stages, say)
         own = next((run for run in earlier if run.key == found.key), None)
@@ -163,11 +167,11 @@ def _challenged(found: Survey, request: Request, say: Say) -> Outcome:
     say(f"the gate lets it through: {quality(verdict)}")
     _cleared(found)
     keep_lock(_finished(found, verdict), say)  # before the record: whoever finds that can finish the run
-    record = claim_run(found.store, _record(found, "passed", verdict))
+    record = claim_run(found.store, _record(found, "passed", verdict), trusted(found.checkout), _key(found))
     # Of another champion, or of another package.
     if record.status != "registered" and (record.status != "passed" or record.verdict != verdict):
         record = _record(found, "passed", verdict)
-        write_run(found.store, record)
+        write_run(found.store, record, _key(found))
     if record.status == "registered":  # another machine was faster
         return Outcome(
             found.name, "nothing new", f"{found.name}@v{record.version} has just been made elsewhere", found.key
@@ -275,7 +279,7 @@ def _cleared(found: Survey) -> None:
 
 
 def _refused(found: Survey, verdict: dict[str, Any], say: Say) -> Outcome:
-    write_run(found.store, _record(found, "refused", verdict))
+    write_run(found.store, _record(found, "refused", verdict), _key(found))
     live = f"v{found.champion_version} stays live" if found.champion else "nothing is live, as before"
     message = "\n  ".join([f"refused: {found.name} is not registered, {live}", *verdict["reasons"]])
     return Outcome(found.name, "refused", message, found.key, None, verdict)
@@ -289,6 +293,10 @@ def _unmoved(found: Survey, drift: Drift) -> Outcome:
         f"{limits.moved_new_item_share:.1%}); --force retrains all the same"
     )
     return Outcome(found.name, "nothing new", message, found.key)
+
+
+def _key(found: Survey) -> SigningKey:
+    return signer(found.checkout, _UNTRUSTED)
 
 
 def _record(found: Survey, status: Literal["passed", "refused"], verdict: dict[str, Any]) -> RunRecord:

@@ -83,6 +83,7 @@ def _outcome(
     from flows.running import run_flow
     from flows.runs import unfinished_runs
     from flows.surveying import Request, survey
+    from flows.trust import trusted
     from flows.worktrees import scenario_lock
 
     with output_to_errors(quiet):
@@ -90,7 +91,7 @@ def _outcome(
         request = Request(scenario, as_of, warm, force)
         with scenario_lock(checkout, scenario, handed_on=True):
             # What an earlier one left has to be finished whatever the data are.
-            if not unfinished_runs(store_of(checkout), scenario):
+            if not unfinished_runs(store_of(checkout), scenario, trusted(checkout)):
                 known = known_outcome(survey(checkout, request, _one_by_one, Console().say), request)
                 if known is not None:
                     return known

@@ -3,6 +3,8 @@
 A record is written as ``passed`` when the gate has let a challenger through, before anything of it is registered: it
 holds all that a retry needs to end in the same state, whatever day it is by then. As long as it is no more than that a
 mark beside it says so, and the next retraining finds it without reading every record.
+
+Records are signed (DSSE): whoever can write to the store, and no more, cannot say that the gate let something through.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from components.errors import IntegrityError
+from components.provenance.signing import PublicKey, SigningKey, sign, verified
 from components.storage.contract import MissingObjectError, ObjectStore
 
 Status = Literal["passed", "refused", "registered", "superseded"]
 FORMAT = 1
+_TYPE = "application/vnd.recstill.run+json"
+_AGAIN = "Delete it: the run is then made again."
 _UNFINISHED = re.compile(r"runs/[A-Za-z0-9_-]+/unfinished/([0-9a-f]{64})")
 
 
@@ -58,58 +64,70 @@ class RunRecord:
         return [str(reason) for reason in self.verdict.get("reasons", ())]
 
 
-def read_run(store: ObjectStore, name: str, key: str) -> RunRecord | None:
+def read_run(store: ObjectStore, name: str, key: str, keys: Sequence[PublicKey]) -> RunRecord | None:
     """The record of a run; None when there was none.
 
+    Args:
+        store: Where records lie.
+        name: Of the scenario.
+        key: Of the run.
+        keys: Whose signatures count.
+
     Raises:
-        IntegrityError: The record is damaged.
+        IntegrityError: The record is damaged, or no trusted key has signed it.
         StorageError: The store cannot be read.
     """
     where = _object(name, key)
     try:
-        document = json.loads(store.get(where))
+        content, _ = verified(store.get(where), _TYPE, keys, f"{where} in {store.address}")
+        document = json.loads(content)
         if document.pop("format") != FORMAT or (document["name"], document["key"]) != (name, key):
             raise ValueError
         return RunRecord(**{**document, "changes": tuple(document["changes"])})
     except MissingObjectError:
         return None
+    except IntegrityError as error:
+        raise IntegrityError(f"the record of a run cannot be used: {error.message}", _AGAIN) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise IntegrityError(
-            f"{where} in {store.address} is no record of a run", "Delete it: the run is then made again."
-        ) from None
+        raise IntegrityError(f"{where} in {store.address} is no record of a run", _AGAIN) from None
 
 
-def claim_run(store: ObjectStore, record: RunRecord) -> RunRecord:
-    """Record a run that has no record yet; of several machines that race, all go on with the first one's record."""
-    content = _content(record)
+def claim_run(store: ObjectStore, record: RunRecord, keys: Sequence[PublicKey], key: SigningKey) -> RunRecord:
+    """Record a run that has no record yet; of several machines that race, all go on with the first one's record.
+
+    Raises:
+        IntegrityError: There is one that cannot be used.
+        StorageError: The store cannot be written.
+    """
+    content = _content(record, key)
     where = _object(record.name, record.key)
     _mark(store, record)
     if store.put_if_absent(where, content, hashlib.sha256(content).hexdigest()):
         return record
-    return read_run(store, record.name, record.key) or record
+    return read_run(store, record.name, record.key, keys) or record
 
 
-def write_run(store: ObjectStore, record: RunRecord) -> None:
+def write_run(store: ObjectStore, record: RunRecord, key: SigningKey) -> None:
     """Record a run, over an older record of it."""
-    content = _content(record)
+    content = _content(record, key)
     _mark(store, record)
     store.put(_object(record.name, record.key), content, hashlib.sha256(content).hexdigest())
     if record.status != "passed":
         store.delete(_mark_of(record.name, record.key))
 
 
-def unfinished_runs(store: ObjectStore, name: str) -> list[RunRecord]:
+def unfinished_runs(store: ObjectStore, name: str, keys: Sequence[PublicKey]) -> list[RunRecord]:
     """Runs that the gate has let through and that are no version yet, the oldest first.
 
     Raises:
-        IntegrityError: A record is damaged.
+        IntegrityError: A record is damaged, or no trusted key has signed it.
         StorageError: The store cannot be read.
     """
     marks = sorted(store.list(f"runs/{name}/unfinished/"), key=lambda one: one.modified)
     found = []
     for mark in marks:
         key = _UNFINISHED.fullmatch(mark.key)
-        record = read_run(store, name, key[1]) if key else None
+        record = read_run(store, name, key[1], keys) if key else None
         if record is not None and record.status == "passed":
             found.append(record)
         elif record is not None:  # its writer was killed between the two
@@ -131,6 +149,6 @@ def _object(name: str, key: str) -> str:
     return f"runs/{name}/{key}.json"
 
 
-def _content(record: RunRecord) -> bytes:
+def _content(record: RunRecord, key: SigningKey) -> bytes:
     document = {"format": FORMAT, **asdict(record)}
-    return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    return sign(json.dumps(document, sort_keys=True, allow_nan=False).encode(), _TYPE, key)

@@ -23,6 +23,7 @@ from flows.locked_outputs import lock_stages
 from flows.params import assign, read_params
 from flows.repository import GitError, git, keys_of, push_remote, store_of
 from flows.runs import RunRecord, read_run
+from flows.trust import trusted
 from flows.worktrees import bring_source, clean_commit, open_worktree, start_from, working_in
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def survey(checkout: Path, request: Request, run_stages: RunStages, say: Say) ->
         key=key,
         dataset=dataset,
         source=source,
-        record=read_run(store, name, key),
+        record=read_run(store, name, key, trusted(checkout)),
     )
 
 

@@ -49,7 +49,7 @@ def trace(
     from flows.auditing.resolving import resolve
     from flows.console import Console
 
-    asked = start / what if (start / what).exists() else what
+    asked = start / what if what and (start / what).exists() else what
     lineage = Lineage(place())
     chain = lineage.trace(resolve(lineage, str(asked)), warm_starts=warm_starts)
     chain.subject.text = what

@@ -222,11 +222,11 @@ class _Descent:
         """Retrainings that were refused and had seen the data set."""
         from flows.runs import read_run
 
-        found = []
-        for entry in self.lineage.shelf.store.list("runs/"):
+        shelf, found = self.lineage.shelf, []
+        for entry in shelf.store.list("runs/"):
             scenario, _, file = entry.key.removeprefix("runs/").partition("/")
             try:
-                run = read_run(self.lineage.shelf.store, scenario, file.removesuffix(".json"))
+                run = read_run(shelf.store, scenario, file.removesuffix(".json"), shelf.keys)
             except IntegrityError:
                 continue
             if run is not None and run.status == "refused" and run.dataset in self.digests:

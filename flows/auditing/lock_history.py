@@ -268,10 +268,16 @@ def _checked(root: Path, names: Sequence[str]) -> list[str]:
 
 
 def _contents(root: Path, blobs: Sequence[str]) -> dict[str, bytes]:
-    """Contents of objects by name; those that are not there are left out."""
+    """Contents of objects by name; those that are not there, or are damaged, are left out."""
     if not blobs:
         return {}
-    answer = memoryview(_cat_file(root, "--batch", blobs))
+    try:
+        answer = memoryview(_cat_file(root, "--batch", blobs))
+    except GitError:
+        # Git ends at the first damaged object: one after the other, the rest can be read.
+        if len(blobs) == 1:
+            return {}
+        return {name: content for blob in blobs for name, content in _contents(root, [blob]).items()}
     found, position = {}, 0
     for blob in blobs:
         line = bytes(answer[position : position + 200]).partition(b"\n")[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -17,8 +19,10 @@ from flows.repository import git, keys_of, store_of
 from flows.runs import read_run
 
 if TYPE_CHECKING:
+    from components.provenance.signing import PublicKey
     from components.serving.pointer import Switch
 
+_RUN = re.compile(r"[0-9a-f]{64}")
 Kind = Literal["registered", "deploy", "rollback", "refused", "recall", "lift"]
 
 
@@ -102,7 +106,7 @@ def history_of(root: Path, name: str) -> ModelHistory:
         events += [_switched(one) for one in switches_of(store, name, keys)]
     except IntegrityError as error:
         notes.append(f"what was live cannot be told: {error.message}")
-    events += _refused(store, name)
+    events += _refused(store, name, keys, notes)
     events += _recalled(shelf, releases, notes)
     if not events:
         raise SettingsError(
@@ -168,13 +172,16 @@ def _switched(one: Switch) -> Event:
     return Event(one.at, one.kind, one.version, one.who, one.why, order=one.number)
 
 
-def _refused(store: ObjectStore, name: str) -> list[Event]:
+def _refused(store: ObjectStore, name: str, keys: Sequence[PublicKey], notes: list[str]) -> list[Event]:
     events = []
     for entry in store.list(f"runs/{name}/"):
         key = entry.key.removeprefix(f"runs/{name}/").removesuffix(".json")
+        if not _RUN.fullmatch(key):  # beside the records lie the marks and numbers of runs
+            continue
         try:
-            run = read_run(store, name, key)
-        except IntegrityError:
+            run = read_run(store, name, key, keys)
+        except IntegrityError as error:
+            notes.append(error.message)
             continue
         if run is not None and run.status == "refused":
             at = datetime.fromtimestamp(entry.modified, UTC).isoformat(timespec="seconds")

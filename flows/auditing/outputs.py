@@ -47,7 +47,8 @@ def tell_locks(audit: Audited) -> None:
             continue
         if version.here:
             text = f"{LOCK} of commit {version.commit[:12]} is missing, damaged, or records no run of {version.name}"
-            audit.in_git("corrupt", version.commit, f"{LOCK} of {version}", text, "", versions=[str(version)])
+            remedy = "`git fsck` names what is damaged; `git fetch` it from another clone."
+            audit.in_git("corrupt", version.commit, f"{LOCK} of {version}", text, remedy, versions=[str(version)])
             continue
         text = f"commit {version.commit[:12]} is not in this repository: its bytes in DVC's remote were not looked at"
         # Of a model that nobody has a tag of here, it is another repository's that shares the store.

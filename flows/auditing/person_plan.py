@@ -203,6 +203,19 @@ def data_versions(locks: Iterable[Lock], scenario: str | None) -> list[DataVersi
     return list(versions.values())
 
 
+def require_scenario(history: LockHistory, known: Iterable[str], name: str | None) -> None:
+    """Refuse the name of a scenario that neither params.yaml nor any lock has: nobody would be found in its data.
+
+    Raises:
+        SettingsError: It is so.
+    """
+    from components.settings.base import nearest
+
+    names = {*known, *(run.scenario for lock in history.locks for run in lock.stages)} if name is not None else set()
+    if name is not None and name not in names:
+        raise SettingsError(f"unknown scenario {name!r}; {nearest(name, sorted(names))}")
+
+
 def _of_releases(places: Places, history: LockHistory) -> list[Lock]:
     """The locks of releases whose commit no branch or tag here has: by that commit, else as their statements say."""
     from flows.auditing.records import of_statements

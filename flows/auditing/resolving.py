@@ -40,6 +40,8 @@ def resolve(lineage: Lineage, text: str) -> Subject:
         RecstillError: Several things fit, or the file cannot be read.
     """
     path = Path(text)
+    if not text.strip():
+        raise UnknownError("nothing is named", "Give a path, a digest, NAME@vN, or SCENARIO@REVISION.")
     if version := _VERSION.fullmatch(text):
         found = _version(lineage, text, version[1], int(version[2]))
         if found is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from components.provenance.stage_statement import StageStatement
 from flows.auditing.agreeing import check_agreement
 from flows.auditing.audited import Audited
-from flows.auditing.copies import Copies
+from flows.auditing.copies import Copies, opened
 from flows.auditing.erased_objects import without_erased
 from flows.auditing.findings import Finding, damages, in_order
 from flows.auditing.hashing import check_all
@@ -117,9 +117,11 @@ def verify_and_repair(
         How the last verification ended, and everything that was tried.
 
     Raises:
-        StorageError: A place cannot be read or written.
+        StorageError: A place cannot be read or written, or an address is none.
         SettingsError: A target is not registered, or a key cannot be read.
     """
+    for address in addresses:  # now, and not when everything has been read
+        opened(address)
     repairs: list[Repair] = []
     tried: set[tuple[str, str]] = set()
     while True:

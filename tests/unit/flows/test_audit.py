@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from components.errors import RecstillError
 from components.provenance.recalls import put_recall
 from components.provenance.signing import signing_key
 from components.serving.releases import publish
@@ -131,6 +132,17 @@ def test_the_page_of_a_run_says_of_every_version_how_it_stands(checkout: Path) -
     spoil(model)
     said = page(audit_report(checkout))
     assert f"| {SCENARIO}@v1 | **not whole** |" in said and "**damage**: corrupt: model.onnx" in said
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_read(checkout: Path) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    audit_cli.register(app)
+    (checkout / "file").touch()
+    for place, said in ((".", "is a folder"), ("file/audit.html", "cannot be written")):
+        result = CliRunner().invoke(app, ["audit", "--html", place])
+        assert isinstance(result.exception, RecstillError)
+        assert said in str(result.exception)
 
 
 def test_json_is_one_document_with_findings_and_versions(checkout: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import IntegrityError
+from components.provenance.signing import SigningKey, signing_key
+from components.storage.contract import ObjectStore
 from components.storage.folder_store import FolderStore
-from flows.runs import RunRecord, claim_run, read_run, unfinished_runs, write_run
+from flows import runs
+from flows.runs import RunRecord
 
 RECORD = RunRecord(
     name="shop",
@@ -18,6 +21,43 @@ RECORD = RunRecord(
     champion=2,
     verdict={"passed": True, "reasons": []},
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RECSTILL_SIGNING_KEY", raising=False)
+        _KEYS[:] = [signing_key(tmp_path_factory.mktemp("keys"))]
+    return _KEYS[0]
+
+
+_KEYS: list[SigningKey] = []
+
+
+def read_run(store: ObjectStore, name: str, run: str) -> RunRecord | None:
+    return runs.read_run(store, name, run, [_KEYS[0].public])
+
+
+def claim_run(store: ObjectStore, record: RunRecord) -> RunRecord:
+    return runs.claim_run(store, record, [_KEYS[0].public], _KEYS[0])
+
+
+def write_run(store: ObjectStore, record: RunRecord) -> None:
+    runs.write_run(store, record, _KEYS[0])
+
+
+def unfinished_runs(store: ObjectStore, name: str) -> list[RunRecord]:
+    return runs.unfinished_runs(store, name, [_KEYS[0].public])
+
+
+def test_that_a_run_has_passed_nobody_can_say_who_has_no_trusted_key(tmp_path: Path) -> None:
+    store, stranger = FolderStore(tmp_path / "store"), signing_key(tmp_path / "stranger")
+    write_run(store, replace(RECORD, status="refused"))
+    runs.write_run(store, RECORD, stranger)  # the gate has refused it, and somebody lets it through
+    with pytest.raises(IntegrityError, match="no trusted key has signed"):
+        read_run(store, "shop", "a" * 64)
+    with pytest.raises(IntegrityError, match="no trusted key has signed"):
+        unfinished_runs(store, "shop")
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -40,7 +80,7 @@ def test_a_damaged_record_is_one_clear_error(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "runs" / "shop" / f"{'a' * 64}.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="no record of a run"):
+    with pytest.raises(IntegrityError, match="the record of a run cannot be used"):
         read_run(FolderStore(tmp_path), "shop", "a" * 64)
 
 

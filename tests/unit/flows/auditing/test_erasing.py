@@ -103,6 +103,15 @@ def test_somebody_who_is_nowhere_is_told_so(root: Path) -> None:
     assert "in none of 2 versions" in done.stdout
 
 
+def test_a_mistyped_scenario_is_an_error_and_not_the_answer_that_they_are_nowhere(root: Path) -> None:
+    done = erase(root, "--subject", PERSON, "--scenario", "tinny")
+    assert (done.returncode, "the nearest known one is 'tiny'" in done.stderr, "Traceback" in done.stderr) == (
+        1,
+        True,
+        False,
+    )
+
+
 def test_afterwards_nothing_holds_the_person_and_everything_else_is_whole(root: Path) -> None:
     people_before = rows_of(root, PERSON)
     # The control: the same search finds them before, in every kind of place.

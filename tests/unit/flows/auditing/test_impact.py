@@ -93,8 +93,8 @@ def test_recalls_and_refused_runs_are_shown(history: History) -> None:
     put_recall(store, **bad, who="Tess", expected=0, key=history.key)
     verdict = {"passed": False, "reasons": ["worse"]}
     dataset = digest("shop", 2, "dataset")
-    write_run(store, RunRecord("shop", "a" * 64, "refused", dataset, "1" * 40, (), 1, verdict))
-    write_run(store, RunRecord("shop", "b" * 64, "refused", "0" * 64, "1" * 40, (), 1, verdict))
+    write_run(store, RunRecord("shop", "a" * 64, "refused", dataset, "1" * 40, (), 1, verdict), history.key)
+    write_run(store, RunRecord("shop", "b" * 64, "refused", "0" * 64, "1" * 40, (), 1, verdict), history.key)
     found = of(history.root, dataset)
     assert [[recall.reason for recall in one.recalls] for one in found.versions] == [["diverged"], [], []]
     assert found.refused == [("shop", "a" * 64)]

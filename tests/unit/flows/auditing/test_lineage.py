@@ -32,6 +32,12 @@ def trace(root: Path, text: str | Path) -> Trace:
     return lineage.trace(resolve(lineage, str(text)))
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_nothing_named_is_not_the_folder_that_one_stands_in(history: History, text: str) -> None:
+    with pytest.raises(UnknownError, match="nothing is named"):
+        trace(history.root, text)
+
+
 def copied(history: History, folder: Path, path: str, turn: int = LAST) -> Path:
     """The bytes of a file of a version, under a name that says nothing."""
     file = folder / f"renamed-{hashlib.md5(path.encode()).hexdigest()[:6]}"

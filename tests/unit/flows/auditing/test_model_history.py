@@ -64,7 +64,7 @@ def test_what_was_live_at_a_time_is_the_newest_switch_before_it(lived: History, 
 def test_refused_runs_recalls_and_lost_releases_are_part_of_it(lived: History) -> None:
     store = FolderStore(lived.root / ".recstill" / "store")
     verdict = {"passed": False, "reasons": ["quality: worse"], "challenger": {"ndcg10": 0.05}}
-    write_run(store, RunRecord("shop", "a" * 64, "refused", "d" * 64, "1" * 40, (), 1, verdict))
+    write_run(store, RunRecord("shop", "a" * 64, "refused", "d" * 64, "1" * 40, (), 1, verdict), lived.key)
     bad = {"digests": [digest("shop", 3, "teacher")], "kind": "teacher", "name": "shop", "reason": "diverged"}
     put_recall(store, **bad, who="Tess", expected=0, key=lived.key)
     (lived.root / ".recstill/store/releases/shop/v4/attestation.dsse.json").unlink()

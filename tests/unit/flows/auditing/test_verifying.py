@@ -194,3 +194,16 @@ def test_a_stage_tag_that_shows_what_no_switch_made_live_is_forged(checkout: Pat
     git(checkout, "tag", "-a", "-m", "by hand", made, head)
     (by_hand,) = verify(checkout).damaged
     assert (by_hand.object, "no deployment made it" in by_hand.problem) == (f"refs/tags/{made}", True)
+
+
+def test_a_lock_that_is_damaged_in_git_is_a_finding_and_all_else_is_looked_at(checkout: Path) -> None:
+    blob = git(checkout, "rev-parse", "tiny@v1.0.0:dvc.lock")
+    place = checkout / ".git" / "objects" / blob[:2] / blob[2:]
+    content = bytearray(place.read_bytes())
+    content[len(content) // 2] ^= 1
+    overwrite(place, bytes(content))
+    file = next(file for file in objects(checkout)["packages"] if file.endswith("model.onnx"))
+    overwrite(checkout / file, b"spoiled")
+    commit = git(checkout, "rev-parse", "tiny@v1.0.0^{commit}")
+    named = {one.object for one in verify(checkout).damaged}
+    assert named >= {commit, file.removeprefix(f"{STORE}/")}
