@@ -53,7 +53,8 @@ def erase(
     again. Then every object that holds their rows is deleted: events, data sets, soft labels, golden requests, in DVC's
     remote and caches, the store and all work trees, and a signed receipt says what. Killed anywhere, it goes on.
 
-    Exit status 3: the person is somewhere, and nothing was deleted. 0: they are nowhere, or not any more.
+    Exit status 3: the person is somewhere, and nothing was deleted, or of some data nobody can say. 0: they are
+    nowhere, or not any more.
     """
     from components.data.subject_key import subject_key_made
     from flows.auditing.exit_status import FOUND
@@ -94,6 +95,8 @@ def erase(
         raise typer.Exit(FOUND)
     if record["blocked"]:
         raise RecstillError(record["blocked"], _NEXT.format(name=found.live[0].name))
+    if found.unknown:  # they may be in it
+        raise typer.Exit(FOUND)
 
 
 _NEXT = (

@@ -44,21 +44,16 @@ def person_rows(folder: Path, person: str) -> PersonRows:
     files: list[str] = []
     items: list[str] = []
     for name, column in _TABLES:
-        table = _table(folder / name)
-        if table is None or column not in table.columns:
-            continue
-        own = table.filter(_is(column, person))
-        if len(own):
+        own = _rows(folder / name, {column}, _is(column, person))
+        if own is not None and len(own):
             files.append(name)
             if name == _TABLES[0][0] and "item" in own.columns:
                 items = own["item"].cast(pl.String).to_list()
     history: list[str] = []
-    users = _table(folder / "dataset" / "users.parquet")
-    if users is not None and {"user", "id"} <= set(users.columns):
-        index = users.filter(_is("id", person))["user"]
-        if len(index):
-            files.append("dataset/users.parquet")
-            history = _of_dataset(folder / "dataset", int(index[0]), files)
+    users = _rows(folder / "dataset" / "users.parquet", {"user", "id"}, _is("id", person))
+    if users is not None and len(users):
+        files.append("dataset/users.parquet")
+        history = _of_dataset(folder / "dataset", int(users["user"][0]), files)
     return PersonRows(tuple(files), len(items) or len(history), tuple(history), tuple(items))
 
 
@@ -72,17 +67,15 @@ def repeats(history: list[str], person: PersonRows) -> bool:
 
 
 def _of_dataset(folder: Path, index: int, files: list[str]) -> list[str]:
-    catalogue = _table(folder / "items.parquet")
+    catalogue = _rows(folder / "items.parquet", {"item", "id"}, pl.lit(True))
     ids = catalogue.sort("item")["id"].to_list() if catalogue is not None else []
     history: list[str] = []
     for split in _SPLITS:
-        table = _table(folder / f"{split}.parquet")
-        if table is None:
-            continue
-        own = table.filter(pl.col("user") == index).sort("position")
-        if len(own):
+        own = _rows(folder / f"{split}.parquet", {"user", "position"}, pl.col("user") == index)
+        if own is not None and len(own):
             files.append(f"dataset/{split}.parquet")
-            history += [str(ids[item]) if item < len(ids) else str(item) for item in own["item"].to_list()]
+            listed = own.sort("position")["item"].to_list()
+            history += [str(ids[item]) if item < len(ids) else str(item) for item in listed]
     return history
 
 
@@ -95,10 +88,14 @@ def _is(column: str, person: str) -> pl.Expr:
     return same
 
 
-def _table(path: Path) -> pl.DataFrame | None:
+def _rows(path: Path, needs: set[str], wanted: pl.Expr) -> pl.DataFrame | None:
+    """Some rows of a table, which does not have to fit into memory; None when it is not there or has other columns."""
     if not path.is_file():
         return None
     try:
-        return pl.read_parquet(path)
+        table = pl.scan_parquet(path)
+        if not needs <= set(table.collect_schema().names()):
+            return None
+        return table.filter(wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
         raise IntegrityError(f"{path} is damaged: {error}", "Put it back from a copy, or run again.") from None

@@ -102,7 +102,8 @@ def people_in(folder: Path) -> set[str]:
         if not path.is_file():
             continue
         try:
-            ids = pl.read_parquet(path, columns=[column])[column].unique().drop_nulls().cast(pl.String).to_list()
+            own = pl.col(column).drop_nulls().unique().cast(pl.String)
+            ids = pl.scan_parquet(path).select(own).collect(engine="streaming")[column].to_list()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise IntegrityError(f"{path} is damaged: {error}", "Put it back from a copy, or run again.") from None
         found.update(ids)

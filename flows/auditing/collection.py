@@ -17,7 +17,7 @@ from components.storage.digests import record_digest
 from flows.auditing.erased_objects import keep_receipt
 from flows.auditing.needed import Needed, needed, require_known
 from flows.auditing.places import REPRODUCED, Places
-from flows.auditing.standing_still import no_retraining
+from flows.auditing.standing_still import is_made_again, no_retraining
 from flows.locked_outputs import FOLDER
 from flows.repository import identity, main_checkout
 from flows.trust import signer
@@ -226,7 +226,8 @@ def _trees(root: Path, before: float) -> Iterator[Unneeded]:
     main = main_checkout(root)
     known = set(read_params(main).scenarios)
     for path in sorted((main / REPRODUCED).glob("*")):
-        if path.is_dir() and path.stat().st_mtime < before:
+        # The time of a folder is that of its first entries: a long reproduction looks old.
+        if path.is_dir() and path.stat().st_mtime < before and not is_made_again(main, path.name):
             yield Unneeded("tree", path.relative_to(main).as_posix(), "a reproduction that was kept", 0)
     for path in sorted((main / _WORKTREES).glob("*")):
         if path.is_dir() and path.name.rpartition("-")[0] not in known and path.stat().st_mtime < before:

@@ -8,8 +8,10 @@ from components.serving.pointer import switch_log
 from components.serving.releases import attestation_key
 from flows.auditing.audited import Audited
 from flows.auditing.registered import Version
+from flows.auditing.standing_still import is_retrained
 from flows.auditing.witness import anchors
-from flows.registry import STAGE, version_tag
+from flows.registry import STAGE, registered, version_tag
+from flows.repository import main_checkout
 
 _STAGED = re.compile(rf"([A-Za-z0-9_-]+)#{STAGE}#([1-9]\d*)")
 
@@ -63,6 +65,10 @@ def _check(audit: Audited, version: Version, *, mine: bool) -> None:
         audit.in_store("mismatch", attestation_key(version.name, version.number), f"the attestation of {version}", text,
                        "Somebody has put another one in its place. Put it back from a copy.", versions=of)  # fmt: skip
     if tag is None:
+        # It may have been made since the tags were read, or be about to be.
+        if registered(audit.root, version.name).get(version.number) == release.commit:
+            return
+        mine = mine and not is_retrained(main_checkout(audit.root), version.name)
         text = f"{version} is attested and has no tag: its registration has stopped halfway, or the tag was deleted"
         remedy = "`git fetch --tags`, or `recstill verify --repair`, or retrain again: that completes a registration."
         audit.in_git("missing", ref, what, text, remedy, versions=of, severity="damage" if mine else "note")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -172,6 +173,18 @@ def test_no_retraining_may_be_at_work(root: Path) -> None:
     with scenario_lock(root, SCENARIO), pytest.raises(BusyError):
         carried_out(root, plan)
     assert len(named(root)) == len(plan.objects)
+
+
+def test_a_reproduction_that_is_at_work_stays_however_old_it_looks(root: Path) -> None:
+    tree = root / ".recstill" / "reproduced" / "tiny-v1"
+    tree.mkdir(parents=True)
+    os.utime(tree, (1e9, 1e9))
+    lock = root / ".recstill" / "locks" / "reproduce-tiny-v1.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert "tree" not in {one.place for one in named(root)}
+    assert "tree" in {one.place for one in named(root)}
 
 
 def test_interrupted_anywhere_the_same_call_goes_on_to_one_receipt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

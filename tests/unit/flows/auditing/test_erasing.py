@@ -358,6 +358,17 @@ def test_a_retraining_whose_champion_lost_its_data_to_an_erasure_is_not_stuck(ro
         champion_dataset(found)
 
 
+def test_data_of_which_nobody_can_say_whether_they_are_in_it_are_no_success(root: Path) -> None:
+    (held,) = document(erase(root, "--subject", PERSON, "--json"))["data"]
+    md5 = held["outputs"]["artifacts/tiny/events.parquet"]
+    shutil.rmtree(root / ".recstill" / "store" / "subjects")
+    for place in (".dvc/cache", ".recstill/store/dvc"):
+        (root / place / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+    done = erase(root, "--subject", "nobody@example.org", "--json")
+    assert done.returncode == FOUND
+    assert [one["versions"] for one in document(done)["unknown"]] == [["tiny@v1"]]
+
+
 def test_a_forged_sketch_hides_nobody(root: Path) -> None:
     (path,) = [
         one

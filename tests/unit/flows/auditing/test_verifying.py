@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from typer.testing import CliRunner
 from components.errors import SettingsError
 from components.provenance.signing import signing_key
 from components.serving.releases import publish
+from components.storage.contract import StoredObject
+from components.storage.folder_store import FolderStore
 from flows import verify_cli
 from flows.auditing.exit_status import FOUND
 from flows.auditing.journal import JOURNAL, Journal
 from flows.auditing.verifying import verify
 from flows.repository import keys_of, store_of
+from flows.worktrees import scenario_lock
 from tests.unit.flows.auditing.damages import STORE, objects, overwrite
 from tests.unit.flows.small_checkout import VERDICT, git
 
@@ -207,3 +211,19 @@ def test_a_lock_that_is_damaged_in_git_is_a_finding_and_all_else_is_looked_at(ch
     commit = git(checkout, "rev-parse", "tiny@v1.0.0^{commit}")
     named = {one.object for one in verify(checkout).damaged}
     assert named >= {commit, file.removeprefix(f"{STORE}/")}
+
+
+def test_a_registration_that_goes_on_meanwhile_is_no_damage(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = FolderStore.list
+
+    def before(store: FolderStore, prefix: str) -> Iterator[StoredObject]:
+        # As it was when the audit began: the third version's files came a moment later.
+        return (one for one in listed(store, prefix) if prefix or not one.key.startswith("releases/small/v3/"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "list", before)
+        assert verify(checkout).damaged == []
+    git(checkout, "tag", "-d", "small@v3.0.0")  # attested, and to be tagged within seconds
+    with scenario_lock(checkout, "small"):
+        assert verify(checkout).damaged == []
+    assert [one.object for one in verify(checkout).damaged] == ["refs/tags/small@v3.0.0"]
