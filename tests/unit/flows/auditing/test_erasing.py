@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -14,13 +15,17 @@ from typing import Any
 
 import polars as pl
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from components.data.subject_key import subject_key_made
+from components.errors import RecstillError
 from components.provenance.receipts import erased, receipts
 from components.provenance.signed_log import SignedLog
 from components.serving.packaging import PackageContent
 from components.serving.releases import read_release, verify_release
+from flows import erase_cli
 from flows.auditing import purging
 from flows.auditing.exit_status import FOUND
 from flows.auditing.lock_history import LockHistory
@@ -59,6 +64,17 @@ def root(made: PeopleCheckout, tmp_path: Path) -> Path:
 def erase(root: Path, *options: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [RECSTILL, "erase", *options]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False, input=text)
+
+
+def within(root: Path, *options: str) -> tuple[int, dict[str, Any], str]:
+    """The command in this process: its status, its document, and its error."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    erase_cli.register(app)
+    with contextlib.chdir(root):
+        done = CliRunner().invoke(app, ["erase", *options, "--json"])
+    assert done.exception is None or isinstance(done.exception, SystemExit | RecstillError), done.exception
+    return done.exit_code, json.loads(done.stdout or "{}"), str(done.exception or "")
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -359,14 +375,14 @@ def test_a_retraining_whose_champion_lost_its_data_to_an_erasure_is_not_stuck(ro
 
 
 def test_data_of_which_nobody_can_say_whether_they_are_in_it_are_no_success(root: Path) -> None:
-    (held,) = document(erase(root, "--subject", PERSON, "--json"))["data"]
+    (held,) = within(root, "--subject", PERSON)[1]["data"]
     md5 = held["outputs"]["artifacts/tiny/events.parquet"]
     shutil.rmtree(root / ".recstill" / "store" / "subjects")
     for place in (".dvc/cache", ".recstill/store/dvc"):
         (root / place / "files" / "md5" / md5[:2] / md5[2:]).unlink()
-    done = erase(root, "--subject", "nobody@example.org", "--json")
-    assert done.returncode == FOUND
-    assert [one["versions"] for one in document(done)["unknown"]] == [["tiny@v1"]]
+    status, found, _ = within(root, "--subject", "nobody@example.org")
+    assert status == FOUND
+    assert [one["versions"] for one in found["unknown"]] == [["tiny@v1"]]
 
 
 def test_a_forged_sketch_hides_nobody(root: Path) -> None:
@@ -376,22 +392,21 @@ def test_a_forged_sketch_hides_nobody(root: Path) -> None:
         if json.loads(one.read_text())["count"] == 40
     ]
     sketch = json.loads(path.read_text())
-    mark = bytes.fromhex(document(erase(root, "--subject", PERSON, "--json"))["subject"])
+    mark = bytes.fromhex(within(root, "--subject", PERSON)[1]["subject"])
     marks = base64.b64decode(sketch["marks"])
     position = next(start for start in range(0, len(marks), 12) if marks[start : start + 12] == mark)
     marks = marks[:position] + marks[position + 12 :]
     told = {"marks": base64.b64encode(marks).decode(), "sha256": hashlib.sha256(marks).hexdigest(), "count": 39}
     path.write_text(json.dumps({**sketch, **told}))
-    found = document(erase(root, "--subject", PERSON, "--json"))
+    found = within(root, "--subject", PERSON)[1]
     assert [one["known_by"] for one in found["data"]] == ["bytes"]
 
 
 def test_nothing_is_deleted_while_a_retraining_is_at_work(root: Path) -> None:
     before = set(rows_of(root, PERSON))
     with scenario_lock(root, SCENARIO):
-        done = erase(root, "--subject", PERSON, "--confirm")
-    assert done.returncode == 1
-    assert "a retraining of tiny is at work already" in done.stderr
+        status, _, error = within(root, "--subject", PERSON, "--confirm")
+    assert (status, "a retraining of tiny is at work already" in error) == (1, True)
     assert set(rows_of(root, PERSON)) == before
     assert "exclude" not in (root / "params.yaml").read_text()
 
@@ -407,13 +422,13 @@ def test_what_is_there_again_gets_no_receipt_that_it_is_gone(root: Path, monkeyp
             receipt, left = purging.carry_out(places, plan, lambda _: None)
     assert (receipt, left) == (None, plan.targets)
     assert receipts(store_of(root), trusted(root)) == []
-    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert within(root, "--subject", PERSON, "--confirm")[0] == 0
     assert len(receipts(store_of(root), trusted(root))) == 1
     assert rows_of(root, PERSON) == []
 
 
 def test_copies_of_killed_commands_of_evidence_and_of_reproductions_go(root: Path) -> None:
-    first = document(erase(root, "--subject", PERSON, "--json"))
+    first = within(root, "--subject", PERSON)[1]
     release = read_release(store_of(root), SCENARIO, 1, trusted(root))
     golden = root / ".recstill" / "evidence" / "tiny-v1" / "release" / "golden.json"
     golden.parent.mkdir(parents=True)
@@ -427,7 +442,7 @@ def test_copies_of_killed_commands_of_evidence_and_of_reproductions_go(root: Pat
     labels = tree / ".recstill" / "store" / "soft-labels" / cache / "part-00000.safetensors"
     labels.parent.mkdir(parents=True)
     labels.write_bytes(b"labels")
-    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert within(root, "--subject", PERSON, "--confirm")[0] == 0
     assert not any(path.exists() for path in (golden, looked_into, labels))
     assert rows_of(root, PERSON) == []
 
@@ -437,8 +452,8 @@ def test_a_release_that_no_branch_or_tag_here_names_is_found_by_its_statements(r
     git(root, "branch", "-D", "recstill/tiny/aaaaaaaaaaaa")
     git(root, "reflog", "expire", "--expire=now", "--all")
     git(root, "gc", "-q", "--prune=now")
-    found = document(erase(root, "--subject", PERSON, "--json"))
+    found = within(root, "--subject", PERSON)[1]
     assert (found["releases"], found["golden_requests"]) == (["tiny@v1"], ["tiny@v1"])
     assert len(found["soft_label_caches"]) == 1
-    assert erase(root, "--subject", PERSON, "--confirm").returncode == 0
+    assert within(root, "--subject", PERSON, "--confirm")[0] == 0
     assert rows_of(root, PERSON) == []
