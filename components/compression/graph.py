@@ -86,6 +86,22 @@ def rectified(graph: Graph, nodes: Iterable[Node]) -> list[Node]:
     return found
 
 
+def lookup_tables(graph: Graph) -> list[str]:
+    """The stored matrices of which rows are looked up by what a request says, in the order of the graph."""
+    stored = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    constant = {tensor.name for tensor in graph.initializer}
+    axes = {node.name: next((a.i for a in node.attribute if a.name == "axis"), 0) for node in graph.node}
+    found = [
+        node.input[0]
+        for node in graph.node
+        if node.op_type == "Gather"
+        and node.input[0] in stored
+        and node.input[1] not in constant
+        and axes[node.name] == 0
+    ]
+    return list(dict.fromkeys(found))
+
+
 def heads_as_matmul(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write each ``Gemm(h, table, transB=1)`` as ``MatMul(h, Transpose(table))``, in place.
 

@@ -1,4 +1,4 @@
-"""ONNX graphs whose item table is stored once, in few bits, and read by the lookup and by the head alike.
+"""ONNX graphs whose table is stored once, in few bits, and read by the lookup and, where there is one, by the head.
 
 ``GatherBlockQuantized`` restores the rows that it looks up and no others; ``MatMulNBits`` multiplies by the same stored
 codes. A ``DequantizeLinear`` before a plain Gather would expand the whole table at every call instead.
@@ -12,11 +12,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from components.compression.graph import array, drop, initializer, linear_nodes, prepend, readers, replace_node, store
+from components.compression.graph import (
+    array,
+    drop,
+    initializer,
+    linear_nodes,
+    lookup_tables,
+    prepend,
+    readers,
+    replace_node,
+    store,
+)
 from components.compression.rowwise import RowBlocks, quantized_rows
 
 CONTRIB = "com.microsoft"
-TABLE, HEAD, POSITIONS = "item", "output", "position"
+HEAD, POSITIONS = "output", "position"
 
 
 class StoredRows(NamedTuple):
@@ -34,7 +44,7 @@ class StoredRows(NamedTuple):
 
 
 def with_quantized_table(model: onnx.ModelProto, bits: int, largest_block: int) -> onnx.ModelProto:
-    """Quantize the item table, in place; an untied head is quantized on its own.
+    """Quantize every table that rows are looked up in, in place; an untied head is quantized on its own.
 
     Args:
         model: From :func:`export_onnx`, or from a quantizer that left table and head alone.
@@ -42,9 +52,7 @@ def with_quantized_table(model: onnx.ModelProto, bits: int, largest_block: int) 
         largest_block: Columns of a row that may share a scale.
     """
     graph = model.graph
-    for name in (TABLE, HEAD):
-        if initializer(graph, name) is None:
-            continue
+    for name in [*lookup_tables(graph), *([HEAD] if initializer(graph, HEAD) is not None else [])]:
         stored = _stored(model, name, quantized_rows(array(graph, name), bits, largest_block))
         for node in readers(graph, name):
             if node.op_type == "Gather":

@@ -13,12 +13,17 @@ from components.storage.digests import array_digest, record_digest
 
 
 def events_digest(events: pl.DataFrame) -> str:
-    """SHA-256 over who met what when, in order. Neither files, batches nor rejected rows beside them change it."""
+    """SHA-256 over who met what when, and whatever else is known of it, in order.
+
+    Neither files, batches nor rejected rows beside them change it.
+    """
     parts: dict[str, str] = {"timestamp": array_digest(events["timestamp"].to_numpy())}
     for name in ("user", "item"):
         words = vocabulary(events[name])
         parts[name] = array_digest(codes(events[name], words))
         parts[f"{name}_ids"] = record_digest(words.to_list())
+    for name in sorted(set(events.columns) - {"user", "item", "timestamp", "row"}):
+        parts[name] = _column_digest(events[name])
     return record_digest(parts)
 
 
@@ -42,3 +47,12 @@ def read_ingested(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, str]:
             "Run the stage `ingest` again.",
         )
     return events, items, record["digest"]
+
+
+def _column_digest(values: pl.Series) -> str:
+    """Of numbers without gaps, or of text that may have them."""
+    if values.dtype != pl.String:
+        return array_digest(values.to_numpy())
+    words = vocabulary(values.drop_nulls())
+    found = values.cast(pl.Enum(words)).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    return record_digest([array_digest(found), words.to_list()])

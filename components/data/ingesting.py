@@ -11,6 +11,7 @@ import polars as pl
 
 from components.data.events import events_digest
 from components.data.excluding import Excluded
+from components.data.labels import Labels
 from components.data.rows import Source
 from components.data.selection import select
 from components.data.subject_key import SubjectKey
@@ -18,6 +19,7 @@ from components.data.times import DAY, SECOND, iso
 from components.data.validation import Validation, counts_by_reason, require_acceptable
 from components.data.vocabulary import vocabulary
 from components.errors import DataError
+from components.settings.labelled_source import LabelledSource
 from components.settings.source import SourceSettings
 
 
@@ -26,7 +28,8 @@ class Ingested(NamedTuple):
 
     Attributes:
         events: ``user`` text, ``item`` text, ``timestamp`` int64 (microseconds since 1970, UTC), ``row`` int64 (number
-            in the whole source, from 0), in the order of the source.
+            in the whole source, from 0), in the order of the source; of a source of rows with a label also ``label``
+            int8, 0 or 1, and ``feature.<name>`` text or null.
         items: ``id`` text, ``title`` text or null, one row an item of the events, in the order of the vocabulary.
         rejected: ``file``, ``row`` (number in its file, from 1), the values as text, ``reason``.
         record: The content of ``source.json``; it holds nothing that depends on when or where ingest ran.
@@ -38,7 +41,9 @@ class Ingested(NamedTuple):
     record: dict[str, Any]
 
 
-def ingest(source: Source, settings: SourceSettings, now: datetime, key: SubjectKey | None = None) -> Ingested:
+def ingest(
+    source: Source, settings: SourceSettings | LabelledSource, now: datetime, key: SubjectKey | None = None
+) -> Ingested:
     """Read all of a source.
 
     Args:
@@ -53,11 +58,17 @@ def ingest(source: Source, settings: SourceSettings, now: datetime, key: Subject
     """
     validation = Validation(round(now.timestamp() * SECOND) + DAY, source.time_unit)
     excluded = Excluded(settings.exclude, key)
+    labels = Labels(settings.positive_from) if isinstance(settings, LabelledSource) else None
     for batch in source.batches():
         validation.add(batch, excluded.rows(batch))
+        if labels is not None:
+            labels.add(batch)
     if not validation.rows:
         raise DataError(f"{settings.path} has no rows", "Point source.path in params.yaml to the interactions.")
     valid, rejected = validation.finish()
+    if labels is not None:
+        valid, unlabelled = labels.joined(valid)
+        rejected = pl.concat([rejected, unlabelled])
     require_acceptable(rejected, validation.rows, settings.max_rejected_share)
     events = select(valid, settings.as_of, settings.window)
     users = events["user"].n_unique()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +35,13 @@ class _Archive(Settings):
     """The interactions: columns ``user``, ``item`` and ``timestamp``, in seconds since 1970."""
     titles: Member
     """The items: columns ``id`` and ``title``, and ``year`` where the title does not hold it."""
+    genres: Member | None = None
+    """The items' genres, where they are known: columns ``id``, and ``genres`` (with ``genre_separator`` between them),
+    or one of 0 and 1 for each, ``genre:<name>``."""
+    people: Member | None = None
+    """The users, where something is known of them: columns ``user``, ``gender``, ``age`` and ``occupation``."""
+    genre_separator: str = "|"
+    """Between the genres of an item."""
 
 
 class OfficialArchive(_Archive):
@@ -57,6 +64,7 @@ class WheelArchive(_Archive):
     """Its version."""
 
 
+_FLAG = "genre:"
 Archive = Annotated[OfficialArchive | WheelArchive, Field(discriminator="kind")]
 
 
@@ -77,6 +85,11 @@ class CatalogueEntry(Settings):
     """Interactions in it."""
     archives: list[Archive] = Field(min_length=1)
     """Where it can be had, in the order in which they are tried."""
+
+
+def movie_title() -> pl.Expr:
+    """The column ``title`` without needless white space."""
+    return pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def read_entry(path: Path) -> CatalogueEntry:
@@ -113,28 +126,71 @@ class PublishedSet:
         """The archive."""
         return [source_file(self._path)]
 
-    def batches(self) -> Iterator[RawRows]:
+    def batches(
+        self, columns: Sequence[str] = ("user", "item", "timestamp"), names: Mapping[str, str] | None = None
+    ) -> Iterator[RawRows]:
         """The ratings, block by block.
+
+        Args:
+            columns: Which of them.
+            names: What some of them are to be called.
 
         Raises:
             DataError: The archive has not the expected member or number of rows.
         """
         ratings, rows = self._archive.ratings, 0
         for table in self._reading(ratings):
-            yield RawRows(ratings.member, rows + 1, table.select("user", "item", "timestamp"))
+            yield RawRows(ratings.member, rows + 1, table.select(columns).rename(names or {}))
             rows += len(table)
         if rows != self._entry.rows:
             raise DataError(f"{self._path} holds {rows:,} rows of {self._entry.name}, expected {self._entry.rows:,}")
 
     def titles(self) -> pl.DataFrame:
         """``id`` and ``title``, such as "Toy Story (1995)"."""
+        return self._titles().select("id", "title")
+
+    def movies(self) -> pl.DataFrame:
+        """``id``, ``title`` and ``genres``, with ``|`` between them, of each item.
+
+        Raises:
+            DataError: No genres are known.
+        """
+        member = self._archive.genres
+        if member is None:
+            raise self._unknown("genres")
+        table = pl.concat(list(self._reading(member)))
+        flags = [name for name in table.columns if name.startswith(_FLAG)]
+        if flags:
+            named = [pl.when(pl.col(name) == "1").then(pl.lit(name.removeprefix(_FLAG))) for name in flags]
+            genres = pl.concat_str(named, separator="|", ignore_nulls=True)
+        else:
+            genres = pl.col("genres").str.split(self._archive.genre_separator).list.join("|")
+        found = table.select("id", genres=genres).unique("id", keep="first", maintain_order=True)
+        return self._titles().join(found, on="id", how="left", maintain_order="left")
+
+    def _titles(self) -> pl.DataFrame:
         table = pl.concat(list(self._reading(self._archive.titles)))
-        title = pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
+        title = movie_title()
         if "year" in table.columns:
             # A title without a year has the same filler in both columns, in the spelling of that copy.
             known = pl.col("year") != pl.col("title")
             title = pl.when(known).then(pl.format("{} ({})", title, pl.col("year"))).otherwise(pl.lit("unknown"))
         return table.select("id", title=title).unique("id", keep="first", maintain_order=True)
+
+    def people(self) -> pl.DataFrame:
+        """``user``, ``gender``, ``age`` and ``occupation`` of each user.
+
+        Raises:
+            DataError: Nothing is known of them.
+        """
+        if self._archive.people is None:
+            raise self._unknown("people")
+        return pl.concat(list(self._reading(self._archive.people)))
+
+    def _unknown(self, what: str) -> DataError:
+        return DataError(
+            f"the catalogue entry of {self._entry.title} has no `{what}`", "Choose movielens-100k or movielens-1m."
+        )
 
     def _reading(self, member: Member) -> Iterator[pl.DataFrame]:
         try:

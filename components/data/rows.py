@@ -11,6 +11,9 @@ import polars as pl
 
 from components.storage.digests import file_digest
 
+FEATURE = "feature."
+"""Before the name of a feature's column."""
+
 
 class RawRows(NamedTuple):
     """Some neighbouring rows of one file.
@@ -18,7 +21,8 @@ class RawRows(NamedTuple):
     Attributes:
         file: Name of the file, for messages and the quarantine.
         first: Number of the first of these rows in its file, from 1, the header not counted.
-        rows: ``user``, ``item``, ``timestamp``, each of whatever type the file has.
+        rows: ``user``, ``item``, ``timestamp``, each of whatever type the file has; of a source of rows with a label
+            also ``label``, and ``feature.<name>`` for each feature.
     """
 
     file: str

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.data.published import PublishedSet, read_entry
+from components.data.rated_movies import RatedMovies
 from components.data.rows import Source
 from components.data.synthetic import SyntheticLog
+from components.data.synthetic_clicks import SyntheticClicks
 from components.data.tables import Table
+from components.settings.labelled_source import (
+    LabelledSource,
+    LabelledTableSource,
+    RatedMoviesSource,
+    SyntheticClicksSource,
+)
 from components.settings.source import PublishedSource, SourceSettings, TableSource
 
 
-def open_source(settings: SourceSettings, root: Path) -> Source:
+def open_source(settings: SourceSettings | LabelledSource, root: Path) -> Source:
     """The source of a scenario.
 
     Args:
@@ -24,6 +32,10 @@ def open_source(settings: SourceSettings, root: Path) -> Source:
     """
     if isinstance(settings, PublishedSource):
         return PublishedSet(read_entry(root / settings.path))
-    if isinstance(settings, TableSource):
+    if isinstance(settings, RatedMoviesSource):
+        return RatedMovies(settings, root)
+    if isinstance(settings, SyntheticClicksSource):
+        return SyntheticClicks(settings)
+    if isinstance(settings, TableSource | LabelledTableSource):
         return Table(settings, root)
     return SyntheticLog(settings)

@@ -27,7 +27,7 @@ def split_events(timestamp: np.ndarray, offsets: np.ndarray, settings: PrepareSe
     """
     if settings.split == "leave_one_out":
         return _leave_one_out(offsets)
-    return _temporal(timestamp, settings)
+    return split_by_time(timestamp, settings.validation_share, settings.test_share)
 
 
 def _leave_one_out(offsets: np.ndarray) -> np.ndarray:
@@ -37,14 +37,23 @@ def _leave_one_out(offsets: np.ndarray) -> np.ndarray:
     return split
 
 
-def _temporal(timestamp: np.ndarray, settings: PrepareSettings) -> np.ndarray:
+def split_by_time(timestamp: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:
     """Splits at two instants, the same for all users; events of the very instant belong to the later side, so that
-    nothing is learned from a time that is also measured."""
+    nothing is learned from a time that is also measured.
+
+    Args:
+        timestamp: ``(E,)`` int64.
+        validation_share: Share of the events that is validated on.
+        test_share: Share of the events that is tested on.
+
+    Returns:
+        ``(E,)`` int8: 0 training, 1 validation, 2 test.
+
+    Raises:
+        DataError: Ties in time leave no events of one kind.
+    """
     count = len(timestamp)
-    places = [
-        min(round(count * share), count - 1)
-        for share in (1 - settings.validation_share - settings.test_share, 1 - settings.test_share)
-    ]
+    places = [min(round(count * share), count - 1) for share in (1 - validation_share - test_share, 1 - test_share)]
     begins = np.partition(timestamp, places)[places]
     split = np.searchsorted(begins, timestamp, side="right").astype(np.int8)
     missing = [name for number, name in enumerate(("training", "validation", "test")) if not (split == number).any()]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from components.data.ids import as_ids, is_given
-from components.data.rows import RawRows, SourceFile, source_file
+from components.data.rows import FEATURE, RawRows, SourceFile, source_file
 from components.errors import DataError
 from components.settings.base import nearest
+from components.settings.labelled_source import LabelledTableSource
 from components.settings.source import ColumnMapping, TableSource
 from components.storage.atomic import clear_disk_errors
 from components.storage.object_store import open_store
@@ -46,8 +47,9 @@ class Table:
         DataError: There is nothing to read there.
     """
 
-    def __init__(self, settings: TableSource, root: Path) -> None:
+    def __init__(self, settings: TableSource | LabelledTableSource, root: Path) -> None:
         self._columns: ColumnMapping = settings.columns
+        self._features = settings.features if isinstance(settings, LabelledTableSource) else ()
         self.time_unit: str = settings.columns.time_unit
         self._bucket = ""
         if settings.path.startswith("s3://"):
@@ -87,6 +89,7 @@ class Table:
 
     def _rows(self, path: Path, name: str) -> Iterator[RawRows]:
         wanted = {role: column for role, column in self._columns.model_dump(exclude={"time_unit"}).items() if column}
+        wanted |= {f"{FEATURE}{name}": name for name in self._features}
         first = 1
         try:
             table = _scanned(path, list(wanted.values()))
@@ -97,7 +100,7 @@ class Table:
                     titles = pl.DataFrame({"id": as_ids(batch["item"]), "title": batch["title"].cast(pl.String)})
                     given = titles.filter(is_given(titles["id"]) & is_given(titles["title"]))
                     self._titles.append(given.unique("id", keep="first", maintain_order=True))
-                yield RawRows(name, first, batch.select("user", "item", "timestamp"))
+                yield RawRows(name, first, batch.select([role for role in wanted if role != "title"]))
                 first += len(batch)
         except (pl.exceptions.PolarsError, OSError, EOFError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -172,9 +175,13 @@ def _require_columns(wanted: dict[str, str], there: list[str], name: str) -> Non
     missing = {role: column for role, column in wanted.items() if column not in there}
     if missing:
         lines = [
-            f"{name} has no column {column!r}, which source.columns.{role} names; {nearest(column, there)}"
+            f"{name} has no column {column!r}, which {_key_of(role)} names; {nearest(column, there)}"
             for role, column in missing.items()
         ]
         raise DataError(
             "\n".join(lines) + f"\n  its columns: {', '.join(there)}", "Correct source.columns in params.yaml."
         )
+
+
+def _key_of(role: str) -> str:
+    return "source.features" if role.startswith(FEATURE) else f"source.columns.{role}"

@@ -12,8 +12,14 @@ from components.errors import IntegrityError, SettingsError
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
 from components.networks.convolution import Convolution, ConvolutionRecord
+from components.networks.cross_network import CrossNetwork, CrossNetworkRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
-from components.settings.network import ConvolutionSettings, NetworkSettings, PerceptronSettings
+from components.settings.network import (
+    ConvolutionSettings,
+    CrossNetworkSettings,
+    NetworkSettings,
+    PerceptronSettings,
+)
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -28,8 +34,13 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
     Raises:
         SettingsError: The network is not for this task.
     """
+    sizes = sizes or {}
+    if isinstance(settings, CrossNetworkSettings):
+        if "features" not in sizes:
+            raise SettingsError("a cross network is for tasks over rows of features", "Choose another `network.kind`.")
+        return CrossNetwork(_cross_network_record(settings, outcomes, sizes["features"]))
     if isinstance(settings, PerceptronSettings):
-        if not sizes:
+        if "mean" not in sizes:
             raise SettingsError(
                 "a perceptron is for tasks over a fixed number of values", "Choose another `network.kind`."
             )
@@ -88,6 +99,29 @@ def _convolution(settings: ConvolutionSettings, outcomes: int, sizes: Mapping[st
     return Convolution(record)
 
 
+def _cross_network_record(
+    settings: CrossNetworkSettings, outcomes: int, features: Mapping[str, Any]
+) -> CrossNetworkRecord:
+    numbers = list(features["numbers"].values())
+    window = features["history"]["window"] if features["history"] else 0
+    return CrossNetworkRecord(
+        outcomes=outcomes,
+        rows=features["rows"],
+        dim=settings.dim,
+        single=len(features["single"]),
+        bags=tuple(bag["most"] for bag in features["bags"].values()),
+        mean=tuple(number["mean"] for number in numbers),
+        scale=tuple(number["scale"] for number in numbers),
+        target=features["target"],
+        max_length=min(settings.max_length, window),
+        heads=settings.heads,
+        attention_hidden=settings.attention_hidden,
+        cross_ranks=settings.cross_ranks,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+    )
+
+
 def network_of(record: dict[str, Any]) -> PredictionNetwork:
     """A network with the shape of an architecture record.
 
@@ -100,6 +134,8 @@ def network_of(record: dict[str, Any]) -> PredictionNetwork:
         return Perceptron(PerceptronRecord.model_validate(record))
     if record.get("network") == "convolution":
         return Convolution(ConvolutionRecord.model_validate(record))
+    if record.get("network") == "cross_network":
+        return CrossNetwork(CrossNetworkRecord.model_validate(record))
     raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
 
 

@@ -86,6 +86,17 @@ class PredictionNetwork(nn.Module, ABC):
         """Weight ``(K, dim)`` of a network with ``score(hidden) == hidden @ head.T``; None where it is not so."""
         return None
 
+    def copied_scorer(self) -> nn.Module:
+        """A trainable copy of what :meth:`score` does, for a network without a :attr:`head`.
+
+        Raises:
+            CompressionError: It has none.
+        """
+        raise CompressionError(
+            f"a {type(self).__name__} has no head that an auxiliary one could begin from",
+            "Take `head: auxiliary` out of distillation.losses.",
+        )
+
     @property
     @abstractmethod
     def outcomes(self) -> int:

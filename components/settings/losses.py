@@ -230,7 +230,7 @@ class RejuvenatedCrossEntropyLoss(_TeacherLoss):
         return self
 
 
-class SoftBinaryCrossEntropyLoss(LossSettings):
+class SoftBinaryCrossEntropyLoss(_TeacherLoss):
     """T^2 * cross entropy of one yes or no with the teacher's probability, both at temperature T."""
 
     kind: Literal["soft_binary_cross_entropy"]
@@ -240,7 +240,7 @@ class SoftBinaryCrossEntropyLoss(LossSettings):
     """T of both distributions."""
 
 
-class LogitSquaredErrorLoss(LossSettings):
+class LogitSquaredErrorLoss(_TeacherLoss):
     """Squared difference from the teacher's logit of one yes or no."""
 
     kind: Literal["logit_squared_error"]

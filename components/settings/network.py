@@ -84,17 +84,42 @@ class ConvolutionSettings(Settings):
         return 0
 
 
+class CrossNetworkSettings(Settings):
+    """A deep cross network over the features of a row, with attention over a history (DCN v2, Wang et al. 2021; DIN,
+    Zhou et al. 2018). With ``cross_ranks: []``, ``hidden: []`` and ``attention_hidden: 0``: a logistic model of
+    embeddings."""
+
+    kind: Literal["cross_network"]
+    """The architecture."""
+    dim: int = Field(default=32, ge=2)
+    """Width of the embedding of a category."""
+    cross_ranks: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64)
+    """Rank of each cross layer's matrix."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 64)
+    """Channels of each hidden layer after the crosses."""
+    attention_hidden: int = Field(default=16, ge=0)
+    """Hidden channels of the attention from the item over the history; 0: one mean of what came to a yes, and one of
+    what did not."""
+    heads: int = Field(default=4, ge=1)
+    """Attention heads."""
+    max_length: int = Field(default=50, ge=0)
+    """Events of a history that the network sees: the newest ones, at most ``prepare.history.window``."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on the features and after each hidden layer."""
+
+
 def _kind_of(value: Any) -> str:
     default = "causal_transformer"
     return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
 
 
-NetworkSettings = CausalTransformerSettings | PerceptronSettings | ConvolutionSettings
+NetworkSettings = CausalTransformerSettings | PerceptronSettings | ConvolutionSettings | CrossNetworkSettings
 """Any of them."""
 NetworkSection = Annotated[
     Annotated[CausalTransformerSettings, Tag("causal_transformer")]
     | Annotated[PerceptronSettings, Tag("perceptron")]
-    | Annotated[ConvolutionSettings, Tag("convolution")],
+    | Annotated[ConvolutionSettings, Tag("convolution")]
+    | Annotated[CrossNetworkSettings, Tag("cross_network")],
     Discriminator(_kind_of),
 ]
 """As it stands in params.yaml; a causal transformer need not say what it is."""

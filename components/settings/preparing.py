@@ -1,4 +1,4 @@
-"""``scenarios.*.prepare`` of any kind: of events, which need not say so, or of samples."""
+"""``scenarios.*.prepare`` of any kind: of events, which need not say so, of samples, or of rows with a label."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from components.settings.labelled_prepare import LabelledPrepareSettings
 from components.settings.prepare import PrepareSettings
 from components.settings.sample_prepare import SamplePrepareSettings
 
@@ -17,6 +18,8 @@ def kind_of(value: Any) -> str:
 
 
 PrepareSection = Annotated[
-    Annotated[PrepareSettings, Tag("events")] | Annotated[SamplePrepareSettings, Tag("samples")],
+    Annotated[PrepareSettings, Tag("events")]
+    | Annotated[SamplePrepareSettings, Tag("samples")]
+    | Annotated[LabelledPrepareSettings, Tag("labelled")],
     Discriminator(kind_of),
 ]

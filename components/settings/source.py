@@ -21,7 +21,9 @@ class Exclusion(Settings):
     """One hash a person; ``recstill erase`` writes them."""
 
 
-class _Selection(Settings):
+class EventSelection(Settings):
+    """Which rows of a source of users and items are used."""
+
     path: str
     """What ingest reads; DVC runs ingest again when it changes. A published set: its catalogue entry."""
     as_of: datetime | None = None
@@ -48,7 +50,7 @@ class _Selection(Settings):
         return value
 
 
-class PublishedSource(_Selection):
+class PublishedSource(EventSelection):
     """A public data set with an official address and known SHA-256 digests."""
 
     kind: PublishedKind
@@ -78,7 +80,7 @@ class ColumnMapping(Settings):
     """Optional column with a title of the item, shown by ``recstill predict``."""
 
 
-class TableSource(_Selection):
+class TableSource(EventSelection):
     """Anyone's own interactions: a Parquet or CSV file, a folder of them, or an ``s3://`` prefix."""
 
     kind: Literal["table"]
@@ -87,7 +89,7 @@ class TableSource(_Selection):
     """Which column holds what."""
 
 
-class SyntheticSource(_Selection):
+class SyntheticSource(EventSelection):
     """Interactions drawn by a seeded generator with sequence structure that a network can learn."""
 
     kind: Literal["synthetic"]

@@ -6,7 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from components.settings.labelled_source import LabelledTableSource, RatedMoviesSource, SyntheticClicksSource
 from components.settings.sample_source import SampleSource
 from components.settings.source import PublishedSource, SyntheticSource, TableSource
 
-SourceSection = Annotated[PublishedSource | TableSource | SyntheticSource | SampleSource, Field(discriminator="kind")]
+SourceSection = Annotated[
+    PublishedSource
+    | TableSource
+    | SyntheticSource
+    | SampleSource
+    | LabelledTableSource
+    | RatedMoviesSource
+    | SyntheticClicksSource,
+    Field(discriminator="kind"),
+]

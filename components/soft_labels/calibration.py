@@ -2,17 +2,21 @@
 
 A network that was trained long enough is surer of itself than it is right; an average of several is less sure. One
 number T, by which all logits are divided, mends most of it and changes no ranking: Guo et al., "On Calibration of
-Modern Neural Networks", ICML 2017, section 4.2 (temperature scaling) and section 2 (expected calibration error).
+Modern Neural Networks", ICML 2017, section 4.2 (temperature scaling) and section 2 (expected calibration error). Of one
+outcome, a yes or no, a second number is added to the logit (section 4.2 there, after Platt 1999): what comes of things
+changes with time, and the validation events are later than those that the teacher has learned from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+import torch.nn.functional as F
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 
 from components.data.dataset import Split
 from components.errors import DataError, TrainingError
@@ -41,6 +45,7 @@ class Calibration(NamedTuple):
 
     Attributes:
         temperature: T, by which logits are divided, to three decimals.
+        shift: What is added to the logit of a yes then, to three decimals; 0 where there are several outcomes.
         events: Validation events that it was fitted on.
         nll_before: Mean negative log-likelihood of the held-out outcomes over all K, in nats.
         nll_after: The same at T.
@@ -49,6 +54,7 @@ class Calibration(NamedTuple):
     """
 
     temperature: float
+    shift: float
     events: int
     nll_before: float
     nll_after: float
@@ -57,7 +63,12 @@ class Calibration(NamedTuple):
 
     def figures(self) -> dict[str, float]:
         """As they stand in ``metrics/soft_labels.json``."""
-        return {f"calibration_{name}": round(value, 6) for name, value in self._asdict().items()}
+        found = {name: value for name, value in self._asdict().items() if name != "shift" or value}
+        return {f"calibration_{name}": round(value, 6) for name, value in found.items()}
+
+
+UNCHANGED = Calibration(1.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0)
+"""Of a teacher that is left as it is."""
 
 
 def calibrated(teacher: PredictionNetwork, task: CalibrationTask) -> Calibration:
@@ -100,11 +111,14 @@ def expected_calibration_error(confidence: torch.Tensor, correct: torch.Tensor, 
 def _fitted(teacher: PredictionNetwork, hidden: torch.Tensor, targets: torch.Tensor) -> Calibration:
     rows = max(1, _LOGITS_AT_ONCE // teacher.outcomes)
 
-    def measured(temperature: float) -> tuple[float, float]:
+    def measured(temperature: float, shift: float = 0.0) -> tuple[float, float]:
         """Negative log-likelihood and calibration error."""
         total, sure, right = 0.0, [], []
         for part, aims in zip(hidden.split(rows), targets.split(rows), strict=True):
-            log_probs = torch.log_softmax(teacher.score(part).float() / temperature, dim=1)
+            logits = teacher.score(part).float() / temperature
+            if teacher.outcomes == 1:
+                logits = F.pad(logits + shift, (1, 0))  # The logit of no is 0.
+            log_probs = torch.log_softmax(logits, dim=1)
             total -= float(log_probs.gather(1, aims.unsqueeze(1)).double().sum())
             best, places = log_probs.max(dim=1)
             sure.append(best.exp())
@@ -114,6 +128,8 @@ def _fitted(teacher: PredictionNetwork, hidden: torch.Tensor, targets: torch.Ten
     nll_before, ece_before = measured(1.0)
     if not np.isfinite(nll_before):
         raise TrainingError("the teacher's logits are not finite (NaN or infinity)", "Train the teacher again.")
+    if teacher.outcomes == 1:
+        return _fitted_to_yes_or_no(teacher.score(hidden).float()[:, 0], targets, measured)
     # Over log T, in which the likelihood has one peak and 1 / T and T are as far from 1.
     found = minimize_scalar(
         lambda log_t: measured(float(np.exp(log_t)))[0],
@@ -125,7 +141,29 @@ def _fitted(teacher: PredictionNetwork, hidden: torch.Tensor, targets: torch.Ten
     nll_after, ece_after = measured(temperature)
     if nll_after > nll_before:
         temperature, nll_after, ece_after = 1.0, nll_before, ece_before
-    return Calibration(temperature, len(targets), nll_before, nll_after, ece_before, ece_after)
+    return Calibration(temperature, 0.0, len(targets), nll_before, nll_after, ece_before, ece_after)
+
+
+def _fitted_to_yes_or_no(
+    logits: torch.Tensor, targets: torch.Tensor, measured: Callable[[float, float], tuple[float, float]]
+) -> Calibration:
+    z, y = logits.double().numpy(), targets.numpy()
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean negative log-likelihood of ``a z + b``, and its gradient."""
+        slope, shift = parameters
+        moved = slope * z + shift
+        error = expit(moved) - y
+        value = float(np.mean(np.logaddexp(0, moved) - y * moved))
+        return value, np.array([np.mean(error * z), np.mean(error)])
+
+    bounds = [(1 / _LARGEST, 1 / _SMALLEST), (-_LARGEST, _LARGEST)]
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds)
+    temperature, shift = round(float(1 / found.x[0]), _DECIMALS), round(float(found.x[1]), _DECIMALS)
+    (nll_before, ece_before), (nll_after, ece_after) = measured(1.0, 0.0), measured(temperature, shift)
+    if nll_after > nll_before:
+        temperature, shift, nll_after, ece_after = 1.0, 0.0, nll_before, ece_before
+    return Calibration(temperature, shift, len(targets), nll_before, nll_after, ece_before, ece_after)
 
 
 def _events(teacher: PredictionNetwork, task: CalibrationTask) -> tuple[torch.Tensor, torch.Tensor]:

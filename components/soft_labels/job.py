@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.errors import IntegrityError, RecstillError, StorageError
 from components.settings.soft_labels import SoftLabelSettings
-from components.soft_labels.calibration import calibrated
+from components.soft_labels.calibration import UNCHANGED, calibrated
 from components.soft_labels.inputs import (
     InputFile,
     Inputs,
@@ -125,10 +125,9 @@ def post_job(
         StorageError: The store cannot be written.
     """
     found = read_inputs(dataset_folder, teacher_folder, task)
-    temperature = calibrated(found.teacher, found.task).temperature if settings.calibrate else 1.0
-    plan = Scorer(found.teacher, found.task, settings, temperature=temperature).plan(
-        found.teacher_digest, found.dataset_digest
-    )
+    calibration = calibrated(found.teacher, found.task) if settings.calibrate else UNCHANGED
+    scorer = Scorer(found.teacher, found.task, settings, temperature=calibration.temperature, shift=calibration.shift)
+    plan = scorer.plan(found.teacher_digest, found.dataset_digest)
     folder = plan.identity.key(f"{_INPUTS}/{uuid.uuid4().hex}")
     posted = PostedJob(store, Ticket(store.address, folder, ""), plan)
     try:
@@ -192,6 +191,7 @@ class _Work:
             job.settings,
             device_of(job.accelerator),
             temperature=job.identity.teacher_temperature,
+            shift=job.identity.teacher_shift,
         )
         if self.scorer.plan(inputs.teacher_digest, inputs.dataset_digest) != job.plan:
             raise IntegrityError(

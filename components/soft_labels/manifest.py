@@ -13,7 +13,7 @@ from components.storage.digests import record_digest
 
 FORMAT: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
-TEACHER_TEMPERATURE = "teacher_temperature"
+TEACHER_TEMPERATURE, TEACHER_SHIFT = "teacher_temperature", "teacher_shift"
 """Key in the codec of a calibrated teacher; a teacher as it is has none, so that its caches keep their ids."""
 _DIGEST = r"^[0-9a-f]{64}$"
 _PART_NAME = re.compile(r"part-(\d{5,})-([0-9a-f]{16})\.safetensors(\.zst)?")
@@ -87,6 +87,11 @@ class CacheIdentity(BaseModel):
     def teacher_temperature(self) -> float:
         """By what the teacher's logits were divided before they were stored; 1 for a teacher as it is."""
         return float(self.codec.get(TEACHER_TEMPERATURE, 1.0))
+
+    @property
+    def teacher_shift(self) -> float:
+        """What was added to the teacher's logit of a yes after that; 0 for a teacher as it is."""
+        return float(self.codec.get(TEACHER_SHIFT, 0.0))
 
     @property
     def cache_id(self) -> str:

@@ -18,7 +18,7 @@ from components.networks.contract import PredictionNetwork
 from components.settings.soft_labels import SoftLabelSettings
 from components.soft_labels.codecs.base import Codec
 from components.soft_labels.codecs.building import codec_for
-from components.soft_labels.manifest import TEACHER_TEMPERATURE, CacheIdentity, Part
+from components.soft_labels.manifest import TEACHER_SHIFT, TEACHER_TEMPERATURE, CacheIdentity, Part
 from components.soft_labels.parts import part_bytes, part_of, stored_bytes, uniforms_of
 from components.soft_labels.publishing import is_sound, publish_part, recorded_part
 from components.storage.contract import ObjectStore
@@ -82,6 +82,7 @@ class Scorer:
         settings: What is kept.
         device: Where the teacher computes: the CPU, or a GPU.
         temperature: By what its logits are divided, see :mod:`components.soft_labels.calibration`.
+        shift: What is added to them then, where there is one outcome.
 
     Raises:
         DataError: There are no points.
@@ -96,17 +97,20 @@ class Scorer:
         device: torch.device | None = None,
         *,
         temperature: float = 1.0,
+        shift: float = 0.0,
     ) -> None:
         if task.points < 1:
             raise DataError("there is no training point to score", "Give a data set with longer histories.")
         self._device = device or torch.device("cpu")
-        self._temperature = temperature
+        self._temperature, self._shift = temperature, shift
         self._teacher, self._task, self._settings = teacher.eval().to(self._device), task, settings
         self.codec = codec_for(settings, task.outcomes, self._hidden_dim() if settings.hidden_states else 0)
 
     def plan(self, teacher_digest: str, dataset_digest: str) -> CachePlan:
         """The cache of this teacher on this task's data set, which have these digests."""
         calibrated = {} if self._temperature == 1.0 else {TEACHER_TEMPERATURE: self._temperature}
+        if self._shift:
+            calibrated[TEACHER_SHIFT] = self._shift
         identity = CacheIdentity(
             teacher=teacher_digest,
             dataset=dataset_digest,
@@ -155,8 +159,10 @@ class Scorer:
             states = hidden[start : start + chunk]
             place = slice(first + start, first + start + len(states))
             logits = self._teacher.score(states)
+            if self._temperature != 1.0:
+                logits = logits / self._temperature
             encoded = self.codec.encode(
-                logits if self._temperature == 1.0 else logits / self._temperature,
+                logits + self._shift if self._shift else logits,
                 uniforms=None if uniforms is None else uniforms[place],
                 hidden=states if self.codec.hidden_dim else None,
             )

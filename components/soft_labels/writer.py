@@ -37,6 +37,7 @@ def write_cache(
     show: bool = True,
     workers: int | None = None,
     temperature: float = 1.0,
+    shift: float = 0.0,
 ) -> Manifest:
     """Write the cache of a teacher on a data set, or what of it is not there yet.
 
@@ -56,6 +57,7 @@ def write_cache(
         workers: Parts that are scored at once, each by one thread; their number changes no byte. Without it what
             ``RECSTILL_WORKERS`` says, else as many as there are cores; one on a GPU.
         temperature: By what the teacher's logits are divided, see :mod:`components.soft_labels.calibration`.
+        shift: What is added to them then, where there is one outcome.
 
     Raises:
         DataError: There are no points.
@@ -64,7 +66,7 @@ def write_cache(
         StorageError: The store cannot be read or written.
     """
     device = device_of(accelerator)
-    scorer = Scorer(teacher, task, settings, device, temperature=temperature)
+    scorer = Scorer(teacher, task, settings, device, temperature=temperature, shift=shift)
     plan = scorer.plan(teacher_digest, dataset_digest)
     # One thread keeps a GPU busy.
     workers = workers or scoring_workers(default=None if device.type == "cpu" else 1)

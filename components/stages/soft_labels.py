@@ -29,6 +29,7 @@ def work(workspace: Workspace) -> None:
     if calibration is not None:
         print(
             f"calibrated on {calibration.events:,} validation events: temperature {calibration.temperature:g}, "
+            f"{f'shift {calibration.shift:g}, ' if calibration.shift else ''}"
             f"NLL {calibration.nll_before:.4f} to {calibration.nll_after:.4f}, "
             f"ECE {calibration.ece_before:.4f} to {calibration.ece_after:.4f}",
             flush=True,
@@ -42,6 +43,7 @@ def work(workspace: Workspace) -> None:
         dataset_digest=inputs.dataset_digest,
         accelerator=trainer.accelerator,
         temperature=1.0 if calibration is None else calibration.temperature,
+        shift=0.0 if calibration is None else calibration.shift,
     )
     with new_file(workspace.artifacts / "soft_labels" / "manifest.json") as path:
         path.write_bytes(written(manifest))

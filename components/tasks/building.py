@@ -44,10 +44,23 @@ def _predicting() -> type[Answering]:
     return Predicting
 
 
+def _click() -> type[Task]:
+    from components.tasks.click import Click
+
+    return Click
+
+
+def _telling() -> type[Answering]:
+    from components.tasks.telling import Telling
+
+    return Telling
+
+
 TASKS: dict[str, tuple[Callable[[], type[Task]], Callable[[], type[Answering]]]] = {
     "next_item": (_next_item, _recommending),
     "binary": (_binary, _predicting),
     "image": (_image, _predicting),
+    "click": (_click, _telling),
 }
 """Each task, and how its packages are asked."""
 

@@ -217,6 +217,12 @@ class Task(ABC):
     def outcome_counts(self) -> np.ndarray:
         """``(K,)`` int64, training points of each outcome."""
 
+    @property
+    def log_odds_shift(self) -> float:
+        """By how much the log-odds of a yes are greater among training points than among all; 0 where none were left
+        out. A network is to give the odds among all: the loss of what was observed adds this to its logits."""
+        return 0.0
+
     @abstractmethod
     def training_batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1

@@ -93,6 +93,7 @@ class DistillationTraining(NetworkTraining):
             smoothing=self.optimization.label_smoothing,
             codec=self._codec,
             sampler=self._sampler,
+            log_odds_shift=self.log_odds_shift,
         )
         total = None
         if self._hard is not None or self._soft is not None:

@@ -49,6 +49,7 @@ class NetworkTraining(pl.LightningModule):
         self.network = network
         self.optimization, self.seed, self.extra_loss = optimization, seed, extra_loss
         self.measure, self.is_bernoulli = task.primary, task.loss == "bernoulli"
+        self.log_odds_shift = task.log_odds_shift
         self.validation_metric = task.validation_metric()
         self.average: AveragedModel | None = None
         if optimization.average_decay:
@@ -189,8 +190,8 @@ class SupervisedTraining(NetworkTraining):
     def objective(self, batch: Batch) -> Objective:
         """Cross entropy with the observed outcomes."""
         if self.is_bernoulli:
-            targets = batch.targets
-            return PlainObjective(lambda logits, rows: binary_cross_entropy(logits, targets[rows]))
+            targets, shift = batch.targets, self.log_odds_shift
+            return PlainObjective(lambda logits, rows: binary_cross_entropy(logits, targets[rows], shift))
         return HardObjective(batch.targets, self.optimization.label_smoothing)
 
     def loss_sum(self, batch: Batch) -> torch.Tensor:

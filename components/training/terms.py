@@ -38,6 +38,7 @@ class Step(NamedTuple):
         smoothing: Label smoothing of what was observed.
         codec: Name and settings of the cache's codec; empty when it is not known.
         sampler: Draws outcomes by popularity.
+        log_odds_shift: See :attr:`components.tasks.contract.Task.log_odds_shift`.
     """
 
     network: PredictionNetwork
@@ -47,6 +48,7 @@ class Step(NamedTuple):
     smoothing: float
     codec: Mapping[str, Any]
     sampler: NegativeSampler | None
+    log_odds_shift: float = 0.0
 
     def judged(self, objective: Objective, table: torch.Tensor | None) -> torch.Tensor:
         """The summed losses of the logits that a head ``(K, dim)`` gives; None for the network's own scores."""
@@ -70,10 +72,12 @@ class Companions(nn.Module):
     ) -> None:
         super().__init__()
         self.head: nn.Parameter | None = None
+        self.scorer: nn.Module | None = None
         if any(kinds.learns_from_auxiliary(loss) for loss in losses):
-            if network.head is None:
-                raise ValueError(f"a {type(network).__name__} has no head that an auxiliary one could begin from")
-            self.head = nn.Parameter(network.head.detach().clone())
+            if network.head is not None:
+                self.head = nn.Parameter(network.head.detach().clone())
+            else:
+                self.scorer = network.copied_scorer()
         self.regressor: nn.Linear | None = None
         if any(isinstance(loss, kinds.HintLoss) for loss in losses):
             with torch.random.fork_rng(devices=[]):
@@ -105,6 +109,8 @@ def term_sum(loss: kinds.LossSettings, step: Step, companions: Companions) -> to
     table = companions.head if auxiliary else step.network.head
     if isinstance(loss, kinds.CorrelationLoss):
         return _correlation_sum(loss, step, table)
+    if auxiliary and companions.scorer is not None:
+        return _objective(loss, step).values(companions.scorer(step.hidden)).sum()
     return step.judged(_objective(loss, step), table)
 
 
@@ -132,13 +138,14 @@ def _row_loss(loss: kinds.LossSettings, step: Step) -> RowLoss:
             return _relaxed_ranking(loss, step)
         case kinds.RejuvenatedCrossEntropyLoss():
             return _rejuvenated(loss, labels)
-    return _click_loss(loss, targets, labels)
+    return _click_loss(loss, step, labels)
 
 
-def _click_loss(loss: kinds.LossSettings, targets: torch.Tensor, labels: SoftLabels) -> RowLoss:
+def _click_loss(loss: kinds.LossSettings, step: Step, labels: SoftLabels) -> RowLoss:
+    targets, shift = step.targets, step.log_odds_shift
     match loss:
         case kinds.BinaryCrossEntropyLoss():
-            return lambda logits, rows: clicks.binary_cross_entropy(logits, targets[rows])
+            return lambda logits, rows: clicks.binary_cross_entropy(logits, targets[rows], shift)
         case kinds.SoftBinaryCrossEntropyLoss(temperature=temperature):
             return lambda logits, rows: (
                 temperature**2 * clicks.soft_binary_cross_entropy(logits, labels.rows(rows), temperature)

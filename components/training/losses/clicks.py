@@ -11,17 +11,22 @@ if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
 
 
-def binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """``-y log sigmoid(z) - (1 - y) log sigmoid(-z)`` with y what was observed, 0 or 1.
+def binary_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, shift: float = 0.0) -> torch.Tensor:
+    """``-y log sigmoid(z + s) - (1 - y) log sigmoid(-z - s)`` with y what was observed, 0 or 1.
+
+    Where a share r of the rows with a no was kept, the odds of a yes are 1 / r times as great among those that are
+    left: with s = -log r the logits stay those of all rows (He et al., "Practical Lessons from Predicting Clicks on Ads
+    at Facebook", 2014, section 6.3, the other way round).
 
     Args:
         logits: ``(N, 1)``.
         targets: ``(N,)``, 0 or 1.
+        shift: s.
 
     Returns:
         ``(N,)``.
     """
-    student = logits.squeeze(1)
+    student = logits.squeeze(1) + shift
     return F.binary_cross_entropy_with_logits(student, targets.to(student.dtype), reduction="none")
 
 

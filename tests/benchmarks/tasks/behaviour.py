@@ -1,0 +1,33 @@
+"""``behaviour``: MovieLens 1M, a rating of 4 or more; ``ML_1M=folder`` reads it from there instead of its archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from tests.benchmarks.tasks.runs import SHIPPED, Benchmark, Figure, Run, costs, difference, level, mean_of
+
+
+def figures(runs: Sequence[Run]) -> list[Figure]:
+    return [
+        mean_of("behaviour_auc_logistic", runs, lambda run: run.metrics["contenders"]["logistic"]["auc"]),
+        level("behaviour_auc_teacher", runs, "teacher"),
+        level("behaviour_auc_shipped", runs, SHIPPED),
+        # Against the same student that has seen no teacher.
+        difference("behaviour_gain", runs, SHIPPED, "baseline"),
+        difference("behaviour_gap", runs, "teacher", SHIPPED),
+        mean_of("behaviour_calibration", runs, lambda run: run.judged(SHIPPED).figures["calibration"]),
+        *costs("behaviour", runs),
+    ]
+
+
+BENCHMARK = Benchmark(
+    "behaviour",
+    figures,
+    (
+        f"source.path={os.environ.get('ML_1M', 'components/data/catalogue/movielens-1m.yaml')}",
+        "prepare.features.user.buckets=16384",
+        *(f"{part}.optimization.max_epochs=2" for part in ("teacher", "student")),
+        *(f"{part}.optimization.batch_size=1024" for part in ("teacher", "student", "pruning")),
+    ),
+)
