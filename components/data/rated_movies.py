@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import polars as pl
 
 from components.data.delimited import Layout, blocks
-from components.data.published import PublishedSet, movie_title, read_entry
+from components.data.published import CatalogueEntry, PublishedSet, movie_title, read_entry
 from components.data.rows import FEATURE, RawRows, SourceFile, source_file
 from components.errors import DataError, IntegrityError
 from components.settings.labelled_source import RatedMoviesSource
@@ -85,7 +85,7 @@ class _Archive:
     """A published archive."""
 
     def __init__(self, entry: Path) -> None:
-        self._set = PublishedSet(read_entry(entry))
+        self._set = PublishedSet(read_entry(entry, CatalogueEntry))
 
     def about(self) -> dict[str, Any]:
         return self._set.about()

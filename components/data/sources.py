@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.data.published import PublishedSet, read_entry
+from components.data.published import CatalogueEntry, PublishedSet, read_entry
 from components.data.rated_movies import RatedMovies
 from components.data.rows import Source
 from components.data.synthetic import SyntheticLog
@@ -31,7 +31,7 @@ def open_source(settings: SourceSettings | LabelledSource, root: Path) -> Source
         IntegrityError: What was fetched is not what was expected.
     """
     if isinstance(settings, PublishedSource):
-        return PublishedSet(read_entry(root / settings.path))
+        return PublishedSet(read_entry(root / settings.path, CatalogueEntry))
     if isinstance(settings, RatedMoviesSource):
         return RatedMovies(settings, root)
     if isinstance(settings, SyntheticClicksSource):

@@ -93,7 +93,7 @@ class Table:
         first = 1
         try:
             table = _scanned(path, list(wanted.values()))
-            _require_columns(wanted, table.collect_schema().names(), name)
+            require_columns(wanted, table.collect_schema().names(), name)
             chosen = table.select(pl.col(column).alias(role) for role, column in wanted.items())
             for batch in chosen.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
                 if "title" in batch.columns:
@@ -120,6 +120,19 @@ class Table:
             with clear_disk_errors(path):
                 path.write_bytes(content)
             yield path
+
+
+def files_below(path: Path, shown: str) -> list[tuple[str, Path]]:
+    """The tables in a folder by their names, sorted, or the one file itself.
+
+    Args:
+        path: File or folder.
+        shown: What to call it in errors.
+
+    Raises:
+        DataError: There is nothing to read there.
+    """
+    return [(place.name, place.path) for place in _files(path, shown) if place.path is not None]
 
 
 def _files(path: Path, shown: str) -> list[_Place]:
@@ -162,16 +175,35 @@ def _scanned(path: Path, wanted: list[str]) -> pl.LazyFrame:
 
 
 def _separator(path: Path, wanted: list[str]) -> str:
-    """The separator under which the header names most of the wanted columns, or else has most columns."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        return separator_of(path, stream.readline().decode("utf-8-sig", errors="replace"), wanted)
+
+
+def separator_of(path: Path, header: str, wanted: list[str]) -> str:
+    """The separator under which the header names most of the wanted columns, or else has most columns.
+
+    Args:
+        path: Of the file; its name may say it.
+        header: Its first line.
+        wanted: Names of columns.
+    """
     if ".tsv" in path.suffixes:
         return "\t"
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        header = stream.readline().decode("utf-8-sig", errors="replace")
     columns = {each: next(csv.reader([header], delimiter=each), []) for each in _SEPARATORS}
     return max(_SEPARATORS, key=lambda each: (len(set(wanted) & set(columns[each])), len(columns[each])))
 
 
-def _require_columns(wanted: dict[str, str], there: list[str], name: str) -> None:
+def require_columns(wanted: dict[str, str], there: list[str], name: str) -> None:
+    """Refuse a table that lacks a column.
+
+    Args:
+        wanted: Columns by the key of ``source.columns`` that names them.
+        there: Columns of the table.
+        name: Of the table.
+
+    Raises:
+        DataError: Names what is missing, and the nearest that is there.
+    """
     missing = {role: column for role, column in wanted.items() if column not in there}
     if missing:
         lines = [

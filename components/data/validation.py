@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import dataframely as dy
@@ -145,13 +146,16 @@ class Validation:
         return events, pl.concat([pl.DataFrame(schema=_QUARANTINE), *self._bad])
 
 
-def require_acceptable(rejected: pl.DataFrame, rows: int, most: float) -> None:
+def require_acceptable(
+    rejected: pl.DataFrame, rows: int, most: float, shown: Sequence[str] = ("user", "item", "timestamp")
+) -> None:
     """Refuse a source with too many bad rows.
 
     Args:
         rejected: The quarantine.
         rows: All rows of the source.
         most: The greatest share of rejected rows that is accepted.
+        shown: Columns of the example of each reason.
 
     Raises:
         DataError: With the counts by reason, and an example of each.
@@ -161,7 +165,7 @@ def require_acceptable(rejected: pl.DataFrame, rows: int, most: float) -> None:
     lines = [f"{len(rejected):,} of {rows:,} rows ({len(rejected) / rows:.2%}) are bad, {most:.2%} are accepted:"]
     for reason, count in counts_by_reason(rejected).items():
         example = rejected.filter(pl.col("reason") == reason).row(0, named=True)
-        values = ", ".join(f"{name} {example[name]!r}" for name in ("user", "item", "timestamp"))
+        values = ", ".join(f"{name} {example[name]!r}" for name in shown)
         lines.append(f"    {count:,} x {reason}, e.g. {example['file']}, row {example['row']:,}: {values}")
     raise DataError(
         "\n".join(lines), "Mend the source or its column mapping, or raise source.max_rejected_share in params.yaml."

@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from components.errors import IntegrityError, SettingsError
+from components.networks.bag_of_ngrams import BagOfNgrams, BagOfNgramsRecord
+from components.networks.building_text import new_text_network
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
 from components.networks.convolution import Convolution, ConvolutionRecord
 from components.networks.cross_network import CrossNetwork, CrossNetworkRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
+from components.networks.text_encoder import TextEncoder, TextEncoderRecord
 from components.settings.network import (
     ConvolutionSettings,
     CrossNetworkSettings,
     NetworkSettings,
     PerceptronSettings,
 )
+from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -54,6 +58,8 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         return Perceptron(record)
     if isinstance(settings, ConvolutionSettings):
         return _convolution(settings, outcomes, sizes or {})
+    if isinstance(settings, BagOfNgramsSettings | TextEncoderSettings):
+        return new_text_network(settings, outcomes, sizes or {})
     if sizes:
         raise SettingsError(
             "a causal transformer is for tasks over histories of items", "Choose another `network.kind`."
@@ -136,6 +142,10 @@ def network_of(record: dict[str, Any]) -> PredictionNetwork:
         return Convolution(ConvolutionRecord.model_validate(record))
     if record.get("network") == "cross_network":
         return CrossNetwork(CrossNetworkRecord.model_validate(record))
+    if record.get("network") == "bag_of_ngrams":
+        return BagOfNgrams(BagOfNgramsRecord.model_validate(record))
+    if record.get("network") == "text_encoder":
+        return TextEncoder(TextEncoderRecord.model_validate(record))
     raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
 
 

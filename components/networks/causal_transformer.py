@@ -51,7 +51,7 @@ class CausalTransformerRecord(BaseModel):
 
 
 class Attention(nn.Module):
-    """Multi-head causal self-attention; ``heads * head_dim`` need not equal ``dim``."""
+    """Multi-head self-attention, causal unless a mask says otherwise; ``heads * head_dim`` need not equal ``dim``."""
 
     def __init__(self, dim: int, record: BlockRecord) -> None:
         super().__init__()
@@ -62,10 +62,10 @@ class Attention(nn.Module):
         self.v = nn.Linear(dim, inner)
         self.o = nn.Linear(inner, dim)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``; ``mask`` is added to the scores, and finite."""
         q, k, v = (self._split(linear(x)) for linear in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=self.scale)
         return self.o(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,9 +84,9 @@ class Block(nn.Module):
         self.ffn_out = nn.Linear(record.ffn_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, length, dim)`` to ``(batch, length, dim)``."""
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """``(batch, length, dim)`` to ``(batch, length, dim)``; see :class:`Attention` for ``mask``."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
         return x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
 

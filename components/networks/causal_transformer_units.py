@@ -14,12 +14,13 @@ def causal_transformer_groups(record: dict[str, Any]) -> list[Group]:
         width.append(Slice("output.weight", 1))
     groups = []
     for number, block in enumerate(record["blocks"]):
-        groups += _block_groups(number, block)
+        groups += block_groups(number, block)
         width += _block_width(f"blocks.{number}.")
     return [*groups, Group("width", "width", record["dim"], tuple(width), ("dim",))]
 
 
-def _block_groups(number: int, block: dict[str, Any]) -> list[Group]:
+def block_groups(number: int, block: dict[str, Any]) -> list[Group]:
+    """Feed-forward channels and heads of block ``number``."""
     prefix = f"blocks.{number}."
     attention, size = f"{prefix}attention.", block["head_dim"]
     heads = [Slice(f"{attention}{part}.{kind}", 0, size) for part in "qkv" for kind in ("weight", "bias")]

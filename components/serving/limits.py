@@ -21,6 +21,7 @@ class Limits:
         k: Items that may be asked for.
         batch: Questions in one batch.
         values: Numbers in one request.
+        characters: Of a text.
         concurrency: Requests that are being answered at one time; more are told to come again.
         connections: Open connections; beyond them, the one that has waited longest for its client is closed.
         pipelined: Requests that may wait on a connection behind the one that is being answered.
@@ -39,6 +40,7 @@ class Limits:
     k: int = 500
     batch: int = 64
     values: int = 1 << 16
+    characters: int = 100_000
     concurrency: int = 64
     connections: int = 4000
     pipelined: int = 32

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.settings.base import Settings
+from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
 
 
 class CausalTransformerSettings(Settings):
@@ -113,13 +114,22 @@ def _kind_of(value: Any) -> str:
     return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
 
 
-NetworkSettings = CausalTransformerSettings | PerceptronSettings | ConvolutionSettings | CrossNetworkSettings
+NetworkSettings = (
+    CausalTransformerSettings
+    | PerceptronSettings
+    | ConvolutionSettings
+    | CrossNetworkSettings
+    | BagOfNgramsSettings
+    | TextEncoderSettings
+)
 """Any of them."""
 NetworkSection = Annotated[
     Annotated[CausalTransformerSettings, Tag("causal_transformer")]
     | Annotated[PerceptronSettings, Tag("perceptron")]
     | Annotated[ConvolutionSettings, Tag("convolution")]
-    | Annotated[CrossNetworkSettings, Tag("cross_network")],
+    | Annotated[CrossNetworkSettings, Tag("cross_network")]
+    | Annotated[BagOfNgramsSettings, Tag("bag_of_ngrams")]
+    | Annotated[TextEncoderSettings, Tag("text_encoder")],
     Discriminator(_kind_of),
 ]
 """As it stands in params.yaml; a causal transformer need not say what it is."""

@@ -1,4 +1,4 @@
-"""``scenarios.*.prepare`` of any kind: of events, which need not say so, of samples, or of rows with a label."""
+"""``scenarios.*.prepare`` of any kind: of events, which need not say so, of samples, rows with a label, or texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 from components.settings.labelled_prepare import LabelledPrepareSettings
 from components.settings.prepare import PrepareSettings
 from components.settings.sample_prepare import SamplePrepareSettings
+from components.settings.text_prepare import TextPrepareSettings
 
 
 def kind_of(value: Any) -> str:
@@ -20,6 +21,7 @@ def kind_of(value: Any) -> str:
 PrepareSection = Annotated[
     Annotated[PrepareSettings, Tag("events")]
     | Annotated[SamplePrepareSettings, Tag("samples")]
-    | Annotated[LabelledPrepareSettings, Tag("labelled")],
+    | Annotated[LabelledPrepareSettings, Tag("labelled")]
+    | Annotated[TextPrepareSettings, Tag("texts")],
     Discriminator(kind_of),
 ]

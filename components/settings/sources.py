@@ -1,4 +1,4 @@
-"""``scenarios.*.source`` of any kind: events of users and items, or samples with a label."""
+"""``scenarios.*.source`` of any kind: events of users and items, or samples or texts with a label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from components.settings.labelled_source import LabelledTableSource, RatedMoviesSource, SyntheticClicksSource
 from components.settings.sample_source import SampleSource
 from components.settings.source import PublishedSource, SyntheticSource, TableSource
+from components.settings.text_source import PublishedTextSource, TextTableSource
 
 SourceSection = Annotated[
     PublishedSource
@@ -17,6 +18,8 @@ SourceSection = Annotated[
     | SampleSource
     | LabelledTableSource
     | RatedMoviesSource
-    | SyntheticClicksSource,
+    | SyntheticClicksSource
+    | PublishedTextSource
+    | TextTableSource,
     Field(discriminator="kind"),
 ]

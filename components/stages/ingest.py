@@ -7,11 +7,14 @@ from typing import Any
 
 from components.data.ingesting import ingest, summary
 from components.data.ingesting_samples import ingest_samples, sample_summary
+from components.data.ingesting_texts import ingest_texts, text_summary
 from components.data.sample_sources import open_samples
 from components.data.sources import open_source
 from components.data.subject_key import subject_key
+from components.data.text_sources import open_texts
 from components.settings.sample_source import SampleSource
 from components.settings.sources import SourceSection
+from components.settings.text_source import TextSource
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file, write_json
 
@@ -23,6 +26,9 @@ def work(workspace: Workspace) -> None:
     if isinstance(settings, SampleSource):
         found = ingest_samples(open_samples(settings, workspace.root), settings)
         lines = sample_summary(found.record)
+    elif isinstance(settings, TextSource):
+        found = ingest_texts(open_texts(settings, workspace.root), settings)
+        lines = text_summary(found.record)
     else:
         key = subject_key(workspace.root / ".recstill" / "keys") if settings.exclude else None
         found = ingest(open_source(settings, workspace.root), settings, datetime.now(UTC), key)

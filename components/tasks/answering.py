@@ -40,6 +40,10 @@ class RequestLimits(Protocol):
     def values(self) -> int:
         """Numbers in one request."""
 
+    @property
+    def characters(self) -> int:
+        """Characters of a text."""
+
 
 class RequestForm(NamedTuple):
     """What requests and answers look like, as pydantic models.

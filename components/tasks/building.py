@@ -56,11 +56,24 @@ def _telling() -> type[Answering]:
     return Telling
 
 
+def _text() -> type[Task]:
+    from components.tasks.text import Text
+
+    return Text
+
+
+def _classifying() -> type[Answering]:
+    from components.tasks.classifying import Classifying
+
+    return Classifying
+
+
 TASKS: dict[str, tuple[Callable[[], type[Task]], Callable[[], type[Answering]]]] = {
     "next_item": (_next_item, _recommending),
     "binary": (_binary, _predicting),
     "image": (_image, _predicting),
     "click": (_click, _telling),
+    "text": (_text, _classifying),
 }
 """Each task, and how its packages are asked."""
 

@@ -28,47 +28,17 @@ class Answer(NamedTuple):
     probabilities: tuple[float, ...]
 
 
-class Predicting(Answering):
-    """Tells the labels of samples of a fixed number of values."""
+class TellingLabels(Answering):
+    """What all have in common that answer with the labels, likeliest first, whatever they are asked."""
 
     endpoint = "predict"
 
     def __init__(self, read: Read, signature: Mapping[str, Any]) -> None:
         labels = pl.read_parquet(io.BytesIO(read("vocabulary.parquet"))).sort("item")
         self._labels: list[str] = labels["id"].to_list()
-        self._width = math.prod(signature["values"])
         self._bernoulli = signature["loss"] == "bernoulli"
 
-    @classmethod
-    def form(cls, limits: RequestLimits) -> RequestForm:
-        """See :func:`components.tasks.predict_form.predict_form`."""
-        from components.tasks.predict_form import predict_form
-
-        return predict_form(limits)
-
-    @classmethod
-    def question(cls, request: Any) -> Question:
-        """From a checked body, or from a golden request."""
-        values = request["values"] if isinstance(request, Mapping) else request.values
-        return tuple(map(float, values))
-
-    def refusal(self, question: Question) -> str | None:
-        """It has to have as many values as the model reads."""
-        if len(question) == self._width:
-            return None
-        return f"the sample has {len(question)} values, and the model reads {self._width}"
-
-    def parse(self, question: Question) -> Question:
-        """The values themselves, if they are as many as the model reads."""
-        if reason := self.refusal(question):
-            raise DataError(reason, "`signature.json` of the package says which.")
-        return question
-
-    def feed(self, parsed: Sequence[Question]) -> dict[str, np.ndarray]:
-        """``values``, a row a sample."""
-        return {"values": np.array(parsed, dtype=np.float32)}
-
-    def answer(self, question: Question, parsed: Question, scores: np.ndarray | None) -> Answer:
+    def answer(self, question: Any, parsed: Any, scores: np.ndarray | None) -> Answer:
         """All labels, likeliest first."""
         assert scores is not None
         logits = np.array([0.0, scores[0]]) if self._bernoulli else scores.astype(np.float64)
@@ -106,3 +76,40 @@ class Predicting(Answering):
         """For people."""
         pairs = zip(answer.labels, answer.probabilities, strict=True)
         return [], ["probability", "label"], [[f"{share:.4f}", label] for label, share in pairs]
+
+
+class Predicting(TellingLabels):
+    """Tells the labels of samples of a fixed number of values."""
+
+    def __init__(self, read: Read, signature: Mapping[str, Any]) -> None:
+        super().__init__(read, signature)
+        self._width = math.prod(signature["values"])
+
+    @classmethod
+    def form(cls, limits: RequestLimits) -> RequestForm:
+        """See :func:`components.tasks.predict_form.predict_form`."""
+        from components.tasks.predict_form import predict_form
+
+        return predict_form(limits)
+
+    @classmethod
+    def question(cls, request: Any) -> Question:
+        """From a checked body, or from a golden request."""
+        values = request["values"] if isinstance(request, Mapping) else request.values
+        return tuple(map(float, values))
+
+    def refusal(self, question: Question) -> str | None:
+        """It has to have as many values as the model reads."""
+        if len(question) == self._width:
+            return None
+        return f"the sample has {len(question)} values, and the model reads {self._width}"
+
+    def parse(self, question: Question) -> Question:
+        """The values themselves, if they are as many as the model reads."""
+        if reason := self.refusal(question):
+            raise DataError(reason, "`signature.json` of the package says which.")
+        return question
+
+    def feed(self, parsed: Sequence[Question]) -> dict[str, np.ndarray]:
+        """``values``, a row a sample."""
+        return {"values": np.array(parsed, dtype=np.float32)}

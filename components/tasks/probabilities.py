@@ -73,3 +73,16 @@ def calibration_error(log_probs: np.ndarray, targets: np.ndarray) -> float:
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     gap = np.bincount(place, weights=sure - right, minlength=BINS)
     return float(np.abs(gap).sum() / len(targets))
+
+
+def macro_f1(found: np.ndarray, targets: np.ndarray, labels: int) -> float:
+    """Mean over the labels of the harmonic mean of precision and recall; 0 for a label that is neither told nor there.
+
+    Args:
+        found: ``(N,)`` labels that were told.
+        targets: ``(N,)`` labels that were observed.
+        labels: How many there are; one that is nowhere in ``targets`` does not count.
+    """
+    right = np.bincount(targets[found == targets], minlength=labels)
+    there, told = (np.bincount(column, minlength=labels) for column in (targets, found))
+    return float((2 * right / np.maximum(there + told, 1))[there > 0].mean())

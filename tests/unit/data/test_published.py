@@ -94,7 +94,7 @@ def placed(downloads: Path, name: str, number: int, members: Mapping[str, bytes]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_of_the_catalogue_is_valid_and_complete(name: str) -> None:
-    entry = read_entry(CATALOGUE / f"{name}.yaml")
+    entry = read_entry(CATALOGUE / f"{name}.yaml", CatalogueEntry)
     assert entry.name == name
     assert entry.licence and "Harper" in entry.citation
     first = entry.archives[0]
@@ -226,12 +226,12 @@ def test_an_entry_that_is_wrong_is_refused(tmp_path: Path, text: str, word: str)
     path = tmp_path / "entry.yaml"
     path.write_text(text)
     with pytest.raises(DataError, match=word):
-        read_entry(path)
+        read_entry(path, CatalogueEntry)
 
 
 def test_an_entry_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing"):
-        read_entry(tmp_path / "entry.yaml")
+        read_entry(tmp_path / "entry.yaml", CatalogueEntry)
 
 
 @pytest.mark.network
@@ -260,7 +260,7 @@ def test_the_ratings_in_the_wheel_are_those_of_the_official_file() -> None:
     """Byte for byte below the header: 06416e59... is the digest of u.data that others who have it record."""
     import zipfile
 
-    entry = read_entry(CATALOGUE / "movielens-100k.yaml")
+    entry = read_entry(CATALOGUE / "movielens-100k.yaml", CatalogueEntry)
     wheel = entry.model_copy(update={"archives": entry.archives[1:]})
     path = PublishedSet(wheel)._path
     with zipfile.ZipFile(path) as archive:
