@@ -15,7 +15,7 @@ run: $(INSTALLED) ## Run a scenario, from raw events to a package and a report (
 	$(BIN)/recstill run $(SCENARIO)
 
 test: $(INSTALLED) $(SEAWEEDFS) ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-stack: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Run the tests of the whole stack: Postgres, Prefect server, worker, S3, service
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/stack

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from components.errors import SettingsError
 from components.settings.base import nearest, validated
 from components.settings.distillation import DistillationSettings, check_cache
-from components.settings.network import CausalTransformerSettings, ConvolutionSettings, PerceptronSettings
+from components.settings.network import (
+    CausalTransformerSettings,
+    ConvolutionSettings,
+    CrossNetworkSettings,
+    PerceptronSettings,
+)
+from components.settings.text_network import BagOfNgramsSettings
 from components.settings.tune import Choices, Range, Searched
 
 if TYPE_CHECKING:
@@ -43,8 +49,7 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
     network, teacher = scenario.student.network, scenario.teacher.network
     if isinstance(network, CausalTransformerSettings):
         largest = teacher.dim if isinstance(teacher, CausalTransformerSettings) else 2 * network.dim
-        dims = [dim for dim in _DIMS if network.dim / 2 <= dim <= max(largest, network.dim) and not dim % network.heads]
-        _choose(space, "student.network.dim", [*dims, network.dim])
+        _choose(space, "student.network.dim", _dims(network.dim, largest, network.heads))
         _choose(space, "student.network.blocks", [1, 2, network.blocks])
         layers = [size for size in _LAYERS if network.ffn_dim / 2 <= size <= 2 * network.ffn_dim]
         _choose(space, "student.network.ffn_dim", [*layers, network.ffn_dim])
@@ -59,6 +64,16 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
         widths = [_scaled(network.channels, factor) for factor in (0.25, 0.5, 1.0, 2.0)]
         space["student.network.channels"] = Choices(choices=tuple(widths[place] for place in _first_places(widths)))
         _choose(space, "pruning.channels_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.channels_ratio])
+    elif isinstance(network, CrossNetworkSettings):
+        largest = teacher.dim if isinstance(teacher, CrossNetworkSettings) else 2 * network.dim
+        _choose(space, "student.network.dim", _dims(network.dim, largest, network.heads))
+        if network.hidden:
+            widths = [_scaled(network.hidden, factor) for factor in (0.5, 1.0, 2.0)]
+            space["student.network.hidden"] = Choices(choices=tuple(widths[place] for place in _first_places(widths)))
+        _choose(space, "pruning.ffn_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.ffn_ratio])
+    elif isinstance(network, BagOfNgramsSettings):
+        _choose(space, "student.network.dim", _dims(network.dim, 2 * network.dim, 1))
+        _choose(space, "pruning.width_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.width_ratio])
     _choose(space, "student.network.dropout", [0.0, 0.1, 0.2, network.dropout])
     rate = scenario.student.optimization.learning_rate
     space["student.optimization.learning_rate"] = Range(low=rate / 2, high=rate * 2, log=True)
@@ -200,6 +215,10 @@ def _choose(space: dict[str, Searched], key: str, values: list[Any]) -> None:
     choices = sorted(set(values))
     if len(choices) > 1:
         space[key] = Choices(choices=tuple(choices))
+
+
+def _dims(dim: int, largest: int, heads: int) -> list[int]:
+    return [dim, *(other for other in _DIMS if dim / 2 <= other <= max(largest, dim) and not other % heads)]
 
 
 def _scaled(hidden: tuple[int, ...], factor: float) -> list[int]:
