@@ -321,3 +321,25 @@ def test_what_an_earlier_run_left_is_given_up_when_what_it_was_judged_against_is
     assert f"is given up: it was judged against nothing, and v{before} is live" in done.stdout
     assert max(states(checkout, "toys")) == before + 1
     assert retrain(checkout, "toys")["ended"] == "nothing new"
+
+
+def test_the_gate_compares_with_what_goes_live_while_a_challenger_is_trained(checkout: Checkout) -> None:
+    newest = max(states(checkout, "toys"))
+    more_data(checkout, 10 * newest)
+    code = (
+        "from pathlib import Path\n"
+        "from flows import promoting, retrain\n"
+        "graph = retrain._graph\n"
+        "def meanwhile(found):\n"
+        "    report = graph(found)\n"
+        f"    promoting.bring_live(Path.cwd(), promoting.Order('toys', {newest}), lambda line: None)\n"
+        "    return report\n"
+        "retrain._graph = meanwhile\n"
+        "from flows.cli import app; app(['retrain', 'toys', '--json'])"
+    )
+    done = checkout.run("python", "-c", code)
+    assert f"meanwhile v{newest} is live" in done.stderr, done.stdout + done.stderr
+    verdict = json.loads(done.stdout)["verdict"]
+    assert verdict["champion"]["version"] == newest
+    assert verdict["drift"]["events_after"] - verdict["drift"]["events_before"] == 100, "against its data too"
+    assert verdict["holdout"]["targets"] > 0, "and those that it has not learned from"
