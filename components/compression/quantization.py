@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 
 from components.compression.codebook import with_codebook_linears
 from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
+from components.compression.product import with_product_table
 from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
 from components.settings.quantization import QuantizationSettings, VariantName
 from components.tasks.batch import Feed
@@ -43,7 +44,14 @@ BITS: dict[VariantName, Bits] = {
     "int8_table4": Bits(8, 8, 4),
     "int4_table4": Bits(4, 32, 4),
     "kmeans8_table8": Bits(8, 32, 8),
+    "int4_table2": Bits(4, 32, 2),
+    "int4_product": Bits(4, 32, 2),
 }
+
+
+def bits_of(form: VariantName, settings: QuantizationSettings) -> Bits:
+    """Bits of a variant; of a product-quantized table, those of its codes."""
+    return BITS[form]._replace(table=8 // settings.product_width) if form == "int4_product" else BITS[form]
 
 
 def quantized(
@@ -72,7 +80,10 @@ def quantized(
             return tidied(_static(copy, calibration))
         case "int8_table8" | "int8_table4":
             linears = _dynamic(copy, per_channel=True)
-        case "int4_table4":
+        case "int4_product":
+            linears = with_row_linears(copy, 4, block)
+            return tidied(with_int8_positions(with_product_table(linears, settings.product_width)))
+        case "int4_table4" | "int4_table2":
             linears = with_row_linears(copy, 4, block)
         case "kmeans8_table8":
             linears = with_codebook_linears(copy, settings.kmeans_levels)

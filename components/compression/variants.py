@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 
 from components.compression.export import OUTPUT, export_onnx, model_bytes
-from components.compression.quantization import BITS, quantized
+from components.compression.quantization import bits_of, quantized
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import QuantizationSettings, VariantName
@@ -95,7 +95,7 @@ def write_variants(
         path = folder / f"{name}.onnx"
         path.write_bytes(model_bytes(variant))
         size, digest = path.stat().st_size, file_digest(path)
-        yield Variant(name, path.name, size, digest, made_from, from_digest, form, *BITS[form]), overlap
+        yield Variant(name, path.name, size, digest, made_from, from_digest, form, *bits_of(form, settings)), overlap
 
 
 def reference_scores(

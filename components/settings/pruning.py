@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.settings.base import Settings
+from components.settings.quantization import QuantizationAwareSettings
 from components.settings.training import OptimizationSettings
 
 
@@ -30,5 +31,8 @@ class PruningSettings(Settings):
     """Epochs of the group-lasso phase of ``sparsity``."""
     sparsity_weight: float = Field(default=1e-3, gt=0)
     """Weight of the group-lasso term of ``sparsity``."""
+    quantization_aware: QuantizationAwareSettings | None = None
+    """Fine-tuning computes with the weights as a form stores them, so that they get used to it; with all ratios at 0
+    too."""
     optimization: OptimizationSettings = OptimizationSettings(max_epochs=6, patience=3, learning_rate=5e-4)
     """Fine-tuning on the cached soft labels afterwards."""

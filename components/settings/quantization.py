@@ -17,7 +17,22 @@ VariantName = Literal[
     "int8_table4",
     "int4_table4",
     "kmeans8_table8",
+    "int4_table2",
+    "int4_product",
 ]
+RoundedForm = Literal["int8_table8", "int8_table4", "int4_table4", "int4_table2", "int4_product"]
+"""Forms that a training can get used to."""
+
+
+class QuantizationAwareSettings(Settings):
+    """Fine-tuning for a form, and the sizes that the stage that makes it will use."""
+
+    form: RoundedForm
+    """One of ``quantization.variants``."""
+    table_block: int = 32
+    """As in ``quantization``."""
+    product_width: Literal[2, 4, 8] = 4
+    """As in ``quantization``."""
 
 
 class QuantizationSettings(Settings):
@@ -37,12 +52,16 @@ class QuantizationSettings(Settings):
     ``int8_dynamic_tensor``: the same with one scale a tensor. ``int8_static``: activation ranges from calibration.
     ``int8_table8``, ``int8_table4``: int8 weights with one shared row-wise int8 or int4 item table.
     ``int4_table4``: weights and table int4, activations fp32. ``kmeans8_table8``: weights as indices into a k-means
-    codebook, with the int8 table; smaller on disk only, since runtimes look the weights up once, when they load it."""
+    codebook, with the int8 table; smaller on disk only, since runtimes look the weights up once, when they load it.
+    ``int4_table2``: as ``int4_table4`` with two bits in the table. ``int4_product``: with a product-quantized table, of
+    which runtimes too restore the rows when they load it. These two are for ``pruning.quantization_aware``."""
     calibration_histories: int = Field(default=512, ge=8)
     """Training histories from which ``int8_static`` takes its activation ranges."""
     table_block: int = Field(default=32, ge=16)
     """Values of an item row that share one scale at most, in the item table and in int4 weights (a power of two, at
     least 16). Rows that are no multiple of it take a smaller block where that stores fewer bytes."""
+    product_width: Literal[2, 4, 8] = 4
+    """Values of an item row that share a byte in ``int4_product``."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)
     """Entries of the k-means codebook of each weight matrix."""
 

@@ -11,6 +11,7 @@ import torch
 
 from components.compression.importance import group_lasso
 from components.compression.pruning import PrunedNetwork, groups_to_cut, pruned, validation_quality
+from components.compression.rounding import Rounding
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
@@ -42,7 +43,8 @@ def work(workspace: Workspace) -> None:
     labels.prefetch()
     groups = groups_to_cut(student, settings)
     before = validation_quality(student, task)
-    if not groups:
+    aware = settings.quantization_aware
+    if not groups and aware is None:
         print("all ratios are 0: nothing is cut, and pruned/ is a copy of student/")
         copied, unchanged = FitResult("pruned", (), before), {f"validation_{measure.key}_before": before}
         _write(workspace, started, student, copied, measure=measure, **unchanged)
@@ -90,11 +92,13 @@ def work(workspace: Workspace) -> None:
         after = validation_quality(result.network, task)
         for line in _summary(student, result, measure, before, after):
             print(line, flush=True)
-        tuning = tuned(result.network, scratch, "pruned")
+        rounding = None if aware is None else Rounding(aware)
+        tuning = tuned(result.network, scratch, "pruned", rounding=rounding)
         if not tuning.leads:
             return
         further = {
             "importance": settings.importance,
+            "quantization_aware": None if aware is None else aware.form,
             "kept": result.shares(),
             "mask_difference": result.mask_difference,
             "parameters_before": _parameters(student),

@@ -37,6 +37,7 @@ from components.training.data import TaskData
 from components.training.distilling import DistillationTraining
 from components.training.module import VALIDATION, ExtraLoss, NetworkTraining, SupervisedTraining
 from components.training.resuming import resume_file, training_digest
+from components.training.rounded import RoundedWeights, WeightRounding
 
 if TYPE_CHECKING:
     from components.soft_labels.reader import SoftLabelReader
@@ -86,6 +87,7 @@ def fit(
     name: str = "network",
     extra_loss: ExtraLoss | None = None,
     extra_inputs: Any = None,
+    rounding: WeightRounding | None = None,
     scratch: Path | None = None,
     scenario: str = "*",
     threads: int | None = None,
@@ -109,6 +111,7 @@ def fit(
         extra_loss: A term of the network's weights, added to the loss of each step. It is given the network that is
             being trained, which is a copy of ``network``.
         extra_inputs: JSON-able, what ``extra_loss`` depends on: a training with another one is not resumed.
+        rounding: Each step, and validation, computes with the weights that it gives; see :mod:`.rounded`.
         scratch: Folder for the state after each epoch, from which an interrupted training goes on; the caller deletes
             it once the result is safe. None: an interrupted training starts anew.
         scenario: Named in errors about ``trainer`` and ``distillation``.
@@ -136,6 +139,8 @@ def fit(
     kept = BestWeights()
     stop = EarlyStopping(VALIDATION, mode="max", patience=optimization.patience, check_on_train_epoch_end=False)
     callbacks: list[Callback] = [kept, stop]
+    if rounding is not None:
+        callbacks.insert(0, RoundedWeights(rounding))
     resumable = None
     if scratch is not None:
         inputs = {
@@ -147,6 +152,7 @@ def fit(
             "distillation": None if distillation is None else distillation.model_dump(mode="json"),
             "labels": None if labels is None else labels.manifest.cache_id,
             "extra_loss": [extra_loss is not None, extra_inputs],
+            "rounding": None if rounding is None else rounding.record(),
         }
         path = resume_file(scratch, training_digest(network, inputs))
         resumable = path if path.is_file() else None

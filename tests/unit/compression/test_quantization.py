@@ -19,7 +19,7 @@ SHAPES = {
     "many narrow heads": {"heads": 8, "blocks": 1},
 }
 # Random weights have near ties everywhere; trained ones come out much closer.
-LEAST_OVERLAP = {8: 0.9, 4: 0.65}
+LEAST_OVERLAP = {8: 0.9, 4: 0.65, 2: 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_table_is_stored_once_and_never_expanded(feeds: list[Feed], variant: V
     graph = quantized(exported_model(ITEMS, blocks=1, dim=32), variant, SETTINGS, feeds).graph
     tables = [len(tensor.raw_data) for tensor in graph.initializer if tensor.dims and tensor.dims[0] == ITEMS]
     assert max(tables) == ITEMS * 32 * BITS[variant].table // 8
-    assert sum(tables) <= 1.07 * max(tables)
+    assert sum(tables) <= max(tables) + ITEMS, "codes, and a byte a block"
     expanded = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0].startswith("item")]
     assert not expanded
 

@@ -90,3 +90,16 @@ def test_a_params_file_of_another_form_is_refused(tmp_path: Path, text: str, wor
     with pytest.raises(SettingsError) as refusal:
         read_params(tmp_path)
     assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_fine_tuning_for_a_form_that_is_not_made_is_refused(checkout: Path) -> None:
+    aware = "scenarios.synthetic.pruning.quantization_aware="
+    assign(checkout, [aware + "{form: int4_table4, table_block: 16}"])
+    for value, words in (
+        ("{form: int4_table2, table_block: 16}", ["int4_table2", "not among quantization.variants"]),
+        ("{form: int4_table4}", ["table_block' is 32", "quantization.table_block is 16"]),
+        ("{form: fp32, table_block: 16}", ["form", "int4_table4"]),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            assign(checkout, [aware + value])
+        assert all(word in str(refused.value) for word in words)

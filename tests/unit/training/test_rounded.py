@@ -1,0 +1,149 @@
+import copy
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from components.compression.export import export_onnx
+from components.compression.quantization import quantized
+from components.compression.rounding import Rounding, stored_weights
+from components.compression.variants import reference_scores, scores_of
+from components.networks.contract import PredictionNetwork
+from components.settings.network import CausalTransformerSettings, PerceptronSettings
+from components.settings.quantization import QuantizationAwareSettings, QuantizationSettings, RoundedForm
+from components.settings.training import OptimizationSettings, TrainerSettings
+from components.tasks.next_item import NextItem
+from components.training.fitting import fit, initial_network
+from tests.unit.training.test_fitting import same_weights, validation_ndcg
+
+OPTIMIZATION = OptimizationSettings(max_epochs=3, patience=3, batch_size=4, learning_rate=0.02)
+
+
+def rounding(form: RoundedForm) -> Rounding:
+    return Rounding(QuantizationAwareSettings(form=form, table_block=16))
+
+
+def rounded_copy(network: PredictionNetwork, form: RoundedForm) -> PredictionNetwork:
+    copied = copy.deepcopy(network).eval()
+    copied.load_state_dict(rounding(form)(copied, True), strict=False)
+    return copied
+
+
+def training_loss(task: NextItem, network: PredictionNetwork) -> float:
+    """Nats a point."""
+    batches = list(task.scoring_batches(0, task.points, 32))
+    with torch.inference_mode():
+        return float(
+            torch.cat([cross_entropy(network(*b.inputs), b.targets, reduction="none") for b in batches]).mean()
+        )
+
+
+class Watched(Rounding):
+    """Notes on which weights it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(QuantizationAwareSettings(form="int4_table2", table_block=16))
+        self.asked: list[tuple[torch.Tensor, bool]] = []
+
+    def __call__(self, network: PredictionNetwork, anew: bool) -> dict[str, torch.Tensor]:
+        assert network.head is not None
+        self.asked.append((network.head.detach().clone(), anew))
+        return super().__call__(network, anew)
+
+
+@pytest.mark.parametrize("form", ["int4_table4", "int8_table4"])
+def test_linear_layers_are_rounded_as_the_form_stores_them(form: RoundedForm) -> None:
+    """Whose served form multiplies nothing out."""
+    sizes = {"mean": [0.0] * 24, "scale": [1.0] * 24}
+    network = initial_network(PerceptronSettings(kind="perceptron", hidden=(32, 32)), 3, 0, sizes).eval()
+    feeds = [{"values": np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)}]
+    served = scores_of(quantized(export_onnx(network), form, QuantizationSettings(table_block=16), feeds), feeds)
+    plain, trained_with = (
+        reference_scores(each, feeds, lambda feed: (torch.from_numpy(feed["values"]),))
+        for each in (network, rounded_copy(network, form))
+    )
+    # With int8, ONNX Runtime rounds what goes into a layer too.
+    share = 0.001 if form == "int4_table4" else 1.5
+    assert abs(trained_with - served).mean() < share * abs(plain - served).mean()
+
+
+@pytest.mark.parametrize("form", ["int8_table4", "int4_table2"])
+def test_tables_are_rounded_as_the_form_stores_them(
+    task: NextItem, shape: CausalTransformerSettings, form: RoundedForm
+) -> None:
+    network = initial_network(shape, task.outcomes, 0).eval()
+    feeds = task.calibration(32, 0)
+    served = scores_of(quantized(export_onnx(network), form, QuantizationSettings(table_block=16), feeds), feeds)
+    plain, trained_with = (
+        reference_scores(each, feeds, task.inputs_of) for each in (network, rounded_copy(network, form))
+    )
+    assert abs(trained_with - served).mean() < 0.5 * abs(plain - served).mean()
+
+
+def test_tables_heads_and_linear_layers_are_rounded_and_positions_are_not(
+    task: NextItem, shape: CausalTransformerSettings
+) -> None:
+    for tied in (True, False):
+        network = initial_network(shape.model_copy(update={"tied": tied}), task.outcomes, 0)
+        kinds = {stored.name: stored.kind for stored in stored_weights(network)}
+        tables = {"item.weight"} if tied else {"item.weight", "output.weight"}
+        assert {name for name, kind in kinds.items() if kind == "table"} == tables
+        assert kinds["blocks.0.ffn_in.weight"] == "linear" and "position.weight" not in kinds
+
+
+def test_steps_compute_with_rounded_weights_and_move_the_full_ones(
+    task: NextItem, shape: CausalTransformerSettings
+) -> None:
+    watched = Watched()
+    network = initial_network(shape, task.outcomes, 0)
+    start = copy.deepcopy(network)
+    result = fit(network, task, OPTIMIZATION, TrainerSettings(), 0, rounding=watched)
+    assert not same_weights(network, start)
+    steps = [len(task.training_batches(4, seed=0, epoch=epoch)) for epoch in range(3)]
+    assert len(watched.asked) == sum(steps) + 3, "a step each, and a validation each"
+    assert sum(anew for _, anew in watched.asked) == 6
+    heads = [head for head, _ in watched.asked]
+    assert not any(torch.equal(one, other) for one, other in pairwise(heads))
+    assert all(len(head[0].unique()) > 8 for head in heads), "it is never asked for what was rounded already"
+    kept = rounded_copy(network, "int4_table2")
+    assert not same_weights(network, kept), "what is kept is not rounded"
+    assert validation_ndcg(task, kept) == pytest.approx(result.best, abs=1e-6), "what is validated is"
+
+
+def test_a_network_gets_used_to_the_form(task: NextItem, shape: CausalTransformerSettings) -> None:
+    start = initial_network(shape, task.outcomes, 0)
+    fit(start, task, OPTIMIZATION.model_copy(update={"max_epochs": 5}), TrainerSettings(), 0)
+    losses = []
+    for aware in (None, rounding("int4_table2")):
+        network = copy.deepcopy(start)
+        gentle = OPTIMIZATION.model_copy(update={"learning_rate": 0.005})
+        fit(network, task, gentle, TrainerSettings(), 0, rounding=aware)
+        losses.append(training_loss(task, rounded_copy(network, "int4_table2")))
+    assert losses[1] < losses[0] - 0.02
+
+
+def test_an_interrupted_training_goes_on_the_same(
+    task: NextItem, shape: CausalTransformerSettings, tmp_path: Any
+) -> None:
+    def stop(_: str, epoch: Any) -> None:
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole, parted = (initial_network(shape, task.outcomes, 0) for _ in range(2))
+    fit(whole, task, OPTIMIZATION, TrainerSettings(), 0, rounding=rounding("int4_table2"))
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            parted,
+            task,
+            OPTIMIZATION,
+            TrainerSettings(),
+            0,
+            rounding=rounding("int4_table2"),
+            scratch=tmp_path,
+            watch=stop,
+        )
+    fit(parted, task, OPTIMIZATION, TrainerSettings(), 0, rounding=rounding("int4_table2"), scratch=tmp_path)
+    assert same_weights(whole, parted)
