@@ -101,13 +101,15 @@ class _Calibration(CalibrationDataReader):
 
 
 def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
+    if not (names := _names(_weighted(model.graph))):
+        return model  # ONNX Runtime takes no name for every name.
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_dynamic(
             model,
             path,
             op_types_to_quantize=["MatMul", "Conv"],
-            nodes_to_quantize=_names(_weighted(model.graph)),
+            nodes_to_quantize=names,
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
         )
@@ -116,6 +118,8 @@ def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
 
 def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelProto:
     convolved = rectified(model.graph, convolution_nodes(model.graph))
+    if not (names := _names([*_weighted(model.graph), *convolved])):
+        return model
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         quantize_static(
@@ -126,7 +130,7 @@ def _static(model: onnx.ModelProto, calibration: Sequence[Feed]) -> onnx.ModelPr
             # Its default would quantize every operator it knows, the attention mask among them.
             # What follows a convolution directly stays in int8 with it.
             op_types_to_quantize=["MatMul", "Conv", "Relu", "MaxPool"],
-            nodes_to_quantize=_names([*_weighted(model.graph), *convolved]),
+            nodes_to_quantize=names,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -21,6 +21,7 @@ from components.data.vocabulary import vocabulary
 from components.errors import DataError
 from components.settings.labelled_source import LabelledSource
 from components.settings.source import SourceSettings
+from components.settings.split_source import SplitSource
 
 
 class Ingested(NamedTuple):
@@ -42,7 +43,10 @@ class Ingested(NamedTuple):
 
 
 def ingest(
-    source: Source, settings: SourceSettings | LabelledSource, now: datetime, key: SubjectKey | None = None
+    source: Source,
+    settings: SourceSettings | LabelledSource | SplitSource,
+    now: datetime,
+    key: SubjectKey | None = None,
 ) -> Ingested:
     """Read all of a source.
 
@@ -80,6 +84,8 @@ def ingest(
             "Check source.columns.user, source.as_of and source.window in params.yaml.",
         )
     words = vocabulary(events["item"])
+    # A source with a split of its own has parts in the place of times.
+    timed = not isinstance(settings, SplitSource)
     return Ingested(
         events,
         _catalogue(words, source.titles()),
@@ -94,8 +100,8 @@ def ingest(
             "events": len(events),
             "users": users,
             "items": len(words),
-            "first_event": iso(events["timestamp"].min()),  # type: ignore[arg-type]
-            "last_event": iso(events["timestamp"].max()),  # type: ignore[arg-type]
+            "first_event": iso(events["timestamp"].min()) if timed else None,  # type: ignore[arg-type]
+            "last_event": iso(events["timestamp"].max()) if timed else None,  # type: ignore[arg-type]
             "as_of": None if settings.as_of is None else settings.as_of.isoformat(),
             # Neither who nor how many rows: that would be something about them.
             **({"excluded_people": len(excluded)} if len(excluded) else {}),
@@ -108,10 +114,10 @@ def ingest(
 def summary(record: Mapping[str, Any]) -> list[str]:
     """What ingest found, as plain lines for the console."""
     rejected = ", ".join(f"{count:,} x {reason}" for reason, count in record["rejected"].items()) or "none"
+    span = "" if record["first_event"] is None else f", {record['first_event']} to {record['last_event']}"
     return [
         f"read {record['rows']:,} rows from {record['path']}; rejected: {rejected}",
-        f"{record['events']:,} events of {record['users']:,} users and {record['items']:,} items, "
-        f"{record['first_event']} to {record['last_event']}",
+        f"{record['events']:,} events of {record['users']:,} users and {record['items']:,} items{span}",
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from components.data.published import CatalogueEntry, PublishedSet, read_entry
 from components.data.rated_movies import RatedMovies
 from components.data.rows import Source
+from components.data.split_tables import open_split
 from components.data.synthetic import SyntheticLog
 from components.data.synthetic_clicks import SyntheticClicks
 from components.data.tables import Table
@@ -17,9 +18,10 @@ from components.settings.labelled_source import (
     SyntheticClicksSource,
 )
 from components.settings.source import PublishedSource, SourceSettings, TableSource
+from components.settings.split_source import SplitSource
 
 
-def open_source(settings: SourceSettings | LabelledSource, root: Path) -> Source:
+def open_source(settings: SourceSettings | LabelledSource | SplitSource, root: Path) -> Source:
     """The source of a scenario.
 
     Args:
@@ -38,4 +40,6 @@ def open_source(settings: SourceSettings | LabelledSource, root: Path) -> Source
         return SyntheticClicks(settings)
     if isinstance(settings, TableSource | LabelledTableSource):
         return Table(settings, root)
+    if isinstance(settings, SplitSource):
+        return open_split(settings, root)
     return SyntheticLog(settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.data.times import iso
+from components.data.times import SECOND, iso
 from components.errors import DataError
 from components.settings.prepare import PrepareSettings
 
@@ -23,10 +23,12 @@ def split_events(timestamp: np.ndarray, offsets: np.ndarray, settings: PrepareSe
         ``(E,)`` int8: 0 training, 1 validation, 2 test.
 
     Raises:
-        DataError: Ties in time leave a temporal split without events of one kind.
+        DataError: Ties in time leave a temporal split without events of one kind, or the source gives no split.
     """
     if settings.split == "leave_one_out":
         return _leave_one_out(offsets)
+    if settings.split == "given":
+        return _given(timestamp)
     return split_by_time(timestamp, settings.validation_share, settings.test_share)
 
 
@@ -35,6 +37,17 @@ def _leave_one_out(offsets: np.ndarray) -> np.ndarray:
     split[offsets[1:] - 1] = TEST
     split[offsets[1:] - 2] = VALIDATION
     return split
+
+
+def _given(timestamp: np.ndarray) -> np.ndarray:
+    """Sources with a split of their own have the number of an event's part as its time, in seconds."""
+    split = timestamp // SECOND
+    if not np.array_equal(np.unique(split), [TRAIN, VALIDATION, TEST]) or (timestamp % SECOND).any():
+        raise DataError(
+            "the source comes with no split of its own, and prepare.split is 'given'",
+            "Set prepare.split in params.yaml to leave_one_out or temporal, or bring a source of kind split-table.",
+        )
+    return split.astype(np.int8)
 
 
 def split_by_time(timestamp: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:

@@ -18,6 +18,7 @@ from components.errors import DataError
 from components.settings.base import nearest
 from components.settings.labelled_source import LabelledTableSource
 from components.settings.source import ColumnMapping, TableSource
+from components.settings.split_source import PartColumns, PartSource
 from components.storage.atomic import clear_disk_errors
 from components.storage.object_store import open_store
 
@@ -47,8 +48,8 @@ class Table:
         DataError: There is nothing to read there.
     """
 
-    def __init__(self, settings: TableSource | LabelledTableSource, root: Path) -> None:
-        self._columns: ColumnMapping = settings.columns
+    def __init__(self, settings: TableSource | LabelledTableSource | PartSource, root: Path) -> None:
+        self._columns: ColumnMapping | PartColumns = settings.columns
         self._features = settings.features if isinstance(settings, LabelledTableSource) else ()
         self.time_unit: str = settings.columns.time_unit
         self._bucket = ""

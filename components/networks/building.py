@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from components.errors import IntegrityError, SettingsError
 from components.networks.bag_of_ngrams import BagOfNgrams, BagOfNgramsRecord
 from components.networks.building_text import new_text_network
+from components.networks.building_top_n import new_top_n_network
 from components.networks.causal_transformer import BlockRecord, CausalTransformer, CausalTransformerRecord
 from components.networks.contract import PredictionNetwork
 from components.networks.convolution import Convolution, ConvolutionRecord
 from components.networks.cross_network import CrossNetwork, CrossNetworkRecord
+from components.networks.matrix_factorization import MatrixFactorization, MatrixFactorizationRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
 from components.networks.text_encoder import TextEncoder, TextEncoderRecord
+from components.networks.two_tower import TwoTower, TwoTowerRecord
 from components.settings.network import (
     ConvolutionSettings,
     CrossNetworkSettings,
@@ -24,6 +28,7 @@ from components.settings.network import (
     PerceptronSettings,
 )
 from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
+from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
 
@@ -60,6 +65,8 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         return _convolution(settings, outcomes, sizes or {})
     if isinstance(settings, BagOfNgramsSettings | TextEncoderSettings):
         return new_text_network(settings, outcomes, sizes or {})
+    if isinstance(settings, MatrixFactorizationSettings | TwoTowerSettings):
+        return new_top_n_network(settings, outcomes, sizes)
     if sizes:
         raise SettingsError(
             "a causal transformer is for tasks over histories of items", "Choose another `network.kind`."
@@ -128,25 +135,29 @@ def _cross_network_record(
     )
 
 
+_NETWORKS: dict[Any, tuple[Callable[[Any], PredictionNetwork], type[BaseModel]]] = {
+    "causal_transformer": (CausalTransformer, CausalTransformerRecord),
+    "perceptron": (Perceptron, PerceptronRecord),
+    "convolution": (Convolution, ConvolutionRecord),
+    "cross_network": (CrossNetwork, CrossNetworkRecord),
+    "bag_of_ngrams": (BagOfNgrams, BagOfNgramsRecord),
+    "text_encoder": (TextEncoder, TextEncoderRecord),
+    "matrix_factorization": (MatrixFactorization, MatrixFactorizationRecord),
+    "two_tower": (TwoTower, TwoTowerRecord),
+}
+
+
 def network_of(record: dict[str, Any]) -> PredictionNetwork:
     """A network with the shape of an architecture record.
 
     Raises:
         IntegrityError: The record names no known network.
     """
-    if record.get("network") == "causal_transformer":
-        return CausalTransformer(CausalTransformerRecord.model_validate(record))
-    if record.get("network") == "perceptron":
-        return Perceptron(PerceptronRecord.model_validate(record))
-    if record.get("network") == "convolution":
-        return Convolution(ConvolutionRecord.model_validate(record))
-    if record.get("network") == "cross_network":
-        return CrossNetwork(CrossNetworkRecord.model_validate(record))
-    if record.get("network") == "bag_of_ngrams":
-        return BagOfNgrams(BagOfNgramsRecord.model_validate(record))
-    if record.get("network") == "text_encoder":
-        return TextEncoder(TextEncoderRecord.model_validate(record))
-    raise IntegrityError(f"unknown network {record.get('network')!r} in an architecture record")
+    name = record.get("network")
+    if name not in _NETWORKS:
+        raise IntegrityError(f"unknown network {name!r} in an architecture record")
+    kind, shape = _NETWORKS[name]
+    return kind(shape.model_validate(record))
 
 
 def read_network(folder: Path) -> PredictionNetwork:

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.settings.base import Settings
 from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
+from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 
 
 class CausalTransformerSettings(Settings):
@@ -121,6 +122,8 @@ NetworkSettings = (
     | CrossNetworkSettings
     | BagOfNgramsSettings
     | TextEncoderSettings
+    | MatrixFactorizationSettings
+    | TwoTowerSettings
 )
 """Any of them."""
 NetworkSection = Annotated[
@@ -129,7 +132,9 @@ NetworkSection = Annotated[
     | Annotated[ConvolutionSettings, Tag("convolution")]
     | Annotated[CrossNetworkSettings, Tag("cross_network")]
     | Annotated[BagOfNgramsSettings, Tag("bag_of_ngrams")]
-    | Annotated[TextEncoderSettings, Tag("text_encoder")],
+    | Annotated[TextEncoderSettings, Tag("text_encoder")]
+    | Annotated[MatrixFactorizationSettings, Tag("matrix_factorization")]
+    | Annotated[TwoTowerSettings, Tag("two_tower")],
     Discriminator(_kind_of),
 ]
 """As it stands in params.yaml; a causal transformer need not say what it is."""

@@ -19,9 +19,10 @@ class PrepareSettings(Settings):
     leaves a training, a validation and a test event."""
     min_item_events: int = Field(default=1, ge=1)
     """k-core: items with fewer events are dropped, together with the users' floor."""
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
+    split: Literal["leave_one_out", "temporal", "given"] = "leave_one_out"
     """``leave_one_out``: each user's last event is the test, the one before it the validation target.
-    ``temporal``: the newest share of all events, by time, is the test, the share before it the validation."""
+    ``temporal``: the newest share of all events, by time, is the test, the share before it the validation.
+    ``given``: that of a source which comes with a split (``citeulike``, ``split-table``)."""
     validation_share: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the events, by time, that a temporal split validates on."""
     test_share: float = Field(default=0.05, gt=0, lt=0.5)

@@ -20,6 +20,7 @@ from components.settings.network import (
     PerceptronSettings,
 )
 from components.settings.text_network import BagOfNgramsSettings
+from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.settings.tune import Choices, Range, Searched
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
     elif isinstance(network, BagOfNgramsSettings):
         _choose(space, "student.network.dim", _dims(network.dim, 2 * network.dim, 1))
         _choose(space, "pruning.width_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.width_ratio])
+    elif isinstance(network, MatrixFactorizationSettings | TwoTowerSettings):
+        _choose(space, "student.network.dim", _dims(network.dim, max(getattr(teacher, "dim", 0), network.dim), 1))
     _choose(space, "student.network.dropout", [0.0, 0.1, 0.2, network.dropout])
     rate = scenario.student.optimization.learning_rate
     space["student.optimization.learning_rate"] = Range(low=rate / 2, high=rate * 2, log=True)

@@ -9,6 +9,7 @@ from pydantic import Field
 from components.settings.labelled_source import LabelledTableSource, RatedMoviesSource, SyntheticClicksSource
 from components.settings.sample_source import SampleSource
 from components.settings.source import PublishedSource, SyntheticSource, TableSource
+from components.settings.split_source import PublishedSplitSource, SplitTableSource
 from components.settings.text_source import PublishedTextSource, TextTableSource
 
 SourceSection = Annotated[
@@ -20,6 +21,8 @@ SourceSection = Annotated[
     | RatedMoviesSource
     | SyntheticClicksSource
     | PublishedTextSource
-    | TextTableSource,
+    | TextTableSource
+    | PublishedSplitSource
+    | SplitTableSource,
     Field(discriminator="kind"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from components.settings.base import Settings
+from components.settings.least_squares import OptimizationSection
 from components.settings.network import CausalTransformerSettings, NetworkSection
 from components.settings.training import OptimizationSettings
 
@@ -14,7 +15,7 @@ class TeacherSettings(Settings):
 
     network: NetworkSection = CausalTransformerSettings()
     """Shape of each member."""
-    optimization: OptimizationSettings = OptimizationSettings()
+    optimization: OptimizationSection = OptimizationSettings()
     """How each member is trained."""
     members: int = Field(default=1, ge=1, le=32)
     """Networks of the ensemble; they differ by their seed, and their probabilities are averaged."""

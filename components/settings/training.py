@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict, Field, model_validator
 
 from components.settings.base import Settings
@@ -28,6 +30,8 @@ _OURS = {
 class OptimizationSettings(Settings):
     """AdamW with linear warm-up and a cosine decay, stopped early on the primary measure of the validation points."""
 
+    kind: Literal["adamw"] = "adamw"
+    """How it is trained."""
     max_epochs: int = Field(default=30, ge=1)
     """Passes over all prediction points at most."""
     patience: int = Field(default=5, ge=1)

@@ -22,7 +22,7 @@ from components.soft_labels.manifest import TEACHER_SHIFT, TEACHER_TEMPERATURE, 
 from components.soft_labels.parts import part_bytes, part_of, stored_bytes, uniforms_of
 from components.soft_labels.publishing import is_sound, publish_part, recorded_part
 from components.storage.contract import ObjectStore
-from components.tasks.batch import Batch
+from components.tasks.batch import LEAST, Batch, Pairs
 
 # Windows that the teacher reads at once: on a CPU so few that what lies between two layers stays near it (a third
 # faster than 64), on a GPU enough to keep it busy. Not a setting: another number could change the last bit of a label.
@@ -143,7 +143,7 @@ class Scorer:
                     raise IntegrityError(f"the task gave other points than the ones from {expected.start} on")
                 if len(expected) < rows:
                     raise IntegrityError(f"the task gave points beyond {points.stop - 1}")
-                self._encode(self._hidden(batch), columns, done, uniforms)
+                self._encode(self._hidden(batch), columns, done, uniforms, batch.known)
                 done += rows
                 advance(rows, False)
         if done != len(points):
@@ -151,7 +151,12 @@ class Scorer:
         return columns
 
     def _encode(
-        self, hidden: torch.Tensor, columns: dict[str, np.ndarray], first: int, uniforms: np.ndarray | None
+        self,
+        hidden: torch.Tensor,
+        columns: dict[str, np.ndarray],
+        first: int,
+        uniforms: np.ndarray | None,
+        known: Pairs | None,
     ) -> None:
         """Fill the rows from ``first`` on with what is kept of the teacher at some hidden states."""
         chunk = max(1, _LOGITS_AT_ONCE[self._device.type] // self._task.outcomes)
@@ -161,6 +166,9 @@ class Scorer:
             logits = self._teacher.score(states)
             if self._temperature != 1.0:
                 logits = logits / self._temperature
+            if known is not None:
+                mine = (known[0] >= start) & (known[0] < start + len(states))
+                logits[known[0][mine] - start, known[1][mine]] = LEAST
             encoded = self.codec.encode(
                 logits + self._shift if self._shift else logits,
                 uniforms=None if uniforms is None else uniforms[place],

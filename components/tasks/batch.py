@@ -11,6 +11,15 @@ import torch
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
 
+LEAST = -1e4
+"""Logit of an outcome that is not asked for: no chance in a softmax, and still a number."""
+
+ITEM_SETS = "item_sets"
+"""Key of :attr:`components.tasks.contract.Task.sizes` of a task whose inputs are the items of users."""
+
+Pairs = tuple[torch.Tensor, torch.Tensor]
+"""Rows of a batch, ascending, and an outcome to each."""
+
 Feed = dict[str, np.ndarray]
 """Inputs of a served ONNX graph by name; the first axis of each is the batch."""
 
@@ -22,9 +31,14 @@ class Batch(NamedTuple):
         inputs: What the network's ``encode`` takes, in order; the first dimension may be padded samples, since
             ``encode`` returns hidden states of the valid prediction points only, ``(N, dim)``.
         targets: ``(N,)`` int64, the outcome that was observed at each point; 0 or 1 where there is one outcome.
+            ``(N, M)`` where several were observed at once, which share the point equally; -1 stands for none.
         points: ``(N,)`` int64, the stable ids of the points in the prepared data set.
         step_points: Points of the whole step over all devices, which a mean divides by; N on one device.
         labels: The teacher's distribution at each point, N rows at temperature 1, when it has been looked up already.
+        left_out: Two int64 tensors of the same size, row (ascending) and outcome, that a network is shown and not
+            asked for: it gives them no chance when it is judged by what was observed. None: all are asked for.
+        known: The same of all that was observed at a point, shown or asked for: the teacher has seen it when it made
+            its labels, and gives it no chance; nor does the student when it is judged by them.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -32,6 +46,8 @@ class Batch(NamedTuple):
     points: torch.Tensor
     step_points: int
     labels: SoftLabels | None = None
+    left_out: Pairs | None = None
+    known: Pairs | None = None
 
 
 class EvaluationBatch(NamedTuple):

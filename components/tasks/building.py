@@ -68,12 +68,19 @@ def _classifying() -> type[Answering]:
     return Classifying
 
 
+def _top_n() -> type[Task]:
+    from components.tasks.top_n import TopN
+
+    return TopN
+
+
 TASKS: dict[str, tuple[Callable[[], type[Task]], Callable[[], type[Answering]]]] = {
     "next_item": (_next_item, _recommending),
     "binary": (_binary, _predicting),
     "image": (_image, _predicting),
     "click": (_click, _telling),
     "text": (_text, _classifying),
+    "top_n": (_top_n, _recommending),
 }
 """Each task, and how its packages are asked."""
 

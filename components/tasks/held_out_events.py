@@ -8,7 +8,7 @@ in its vocabulary.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -21,12 +21,15 @@ from components.tasks.full_ranking import CUTOFF
 
 
 class HeldOutEvents(HeldOut):
-    """Targets that both models are scored on, sorted by user and time.
+    """Targets that both models are scored on, sorted by user and time; worth NDCG@10.
 
     Attributes:
+        cutoff: Items of an answer that count.
         dataset: The new model's.
         rows: ``(T,)`` int64, the row of each target in it.
     """
+
+    cutoff: ClassVar[int] = CUTOFF
 
     def __init__(self, dataset: PreparedDataset, rows: np.ndarray, dropped: int) -> None:
         self.dataset, self.rows, self.dropped = dataset, rows, dropped
@@ -56,31 +59,38 @@ class HeldOutEvents(HeldOut):
             seen = set(history)
             if target in seen:
                 # Asked with everything that was seen, of which there can be no more than this before the target.
-                yield {"history": history, "k": CUTOFF + len(seen), "exclude_seen": False}
+                yield {"history": history, "k": self.cutoff + len(seen), "exclude_seen": False}
             else:
-                yield {"history": history, "k": CUTOFF, "exclude_seen": True}
+                yield {"history": history, "k": self.cutoff, "exclude_seen": True}
 
     def values(self, answers: Iterable[Any]) -> np.ndarray:
-        """NDCG@10 of each target: ``1 / log2(rank + 2)`` within the first ten, else 0."""
-        ndcg = np.zeros(len(self.rows))
+        """What the place of each target is worth, see :meth:`worth`; 0 beyond the cutoff."""
+        found = np.zeros(len(self.rows))
         for number, ((history, target), answer) in enumerate(zip(self.targets(), answers, strict=True)):
             seen = set(history)
-            ids = [item.id for item in answer.items if item.id == target or item.id not in seen][:CUTOFF]
+            ids = [item.id for item in answer.items if item.id == target or item.id not in seen][: self.cutoff]
             if target in ids:
-                ndcg[number] = 1 / np.log2(ids.index(target) + 2)
-        return ndcg
+                found[number] = self.worth(ids.index(target))
+        return found
+
+    def worth(self, rank: int) -> float:
+        """NDCG@10: ``1 / log2(rank + 2)``, with ranks from 0."""
+        return float(1 / np.log2(rank + 2))
 
     def unlearned(self, learned: Collection[str]) -> int:
         """Targets that are unknown to a model, or without a training event."""
         return sum(target not in learned for _, target in self.targets())
 
 
-def held_out_events(new: PreparedDataset, earlier: PreparedDataset | None) -> HeldOutEvents:
+def held_out_events(
+    new: PreparedDataset, earlier: PreparedDataset | None, kind: type[HeldOutEvents] = HeldOutEvents
+) -> HeldOutEvents:
     """The targets. A user's first event is none, since nothing is known of the user before it.
 
     Args:
         new: Its test events are what is held out.
         earlier: What it was trained on and validated with does not count; None: there is no earlier model.
+        kind: Says what a place in the ranking is worth.
 
     Raises:
         IntegrityError: A table of users is damaged.
@@ -88,10 +98,10 @@ def held_out_events(new: PreparedDataset, earlier: PreparedDataset | None) -> He
     rows = new.rows("test")
     rows = rows[rows > new.offsets[new.user[rows]]]
     if earlier is None:
-        return HeldOutEvents(new, rows, 0)
+        return kind(new, rows, 0)
     taught = _events(earlier, np.flatnonzero(earlier.split != 2)).drop("row")
     left = _events(new, rows).join(taught, on=["user", "item", "timestamp"], how="anti")["row"].sort().to_numpy()
-    return HeldOutEvents(new, left, len(rows) - len(left))
+    return kind(new, left, len(rows) - len(left))
 
 
 def _events(dataset: PreparedDataset, rows: np.ndarray) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from components.tasks.contract import Task
 from components.training.losses.distributions import PairWeights
 from components.training.losses.schedules import scheduled_share
 from components.training.module import ExtraLoss, NetworkTraining
-from components.training.objectives import Objective, SoftObjective
+from components.training.objectives import HardObjective, Objective, SoftObjective
 from components.training.sampled_softmax import NegativeSampler
 from components.training.terms import Companions, Step, needs_companion, needs_sampler, term_sum
 
@@ -94,10 +94,14 @@ class DistillationTraining(NetworkTraining):
             codec=self._codec,
             sampler=self._sampler,
             log_odds_shift=self.log_odds_shift,
+            left_out=batch.left_out,
+            known=batch.known,
         )
         total = None
         if self._hard is not None or self._soft is not None:
-            total = step.judged(self._pair(batch.targets, labels), self.network.head)
+            for objective in self._pair(batch, labels):
+                value = step.judged(objective, self.network.head)
+                total = value if total is None else total + value
         for term in further:
             weight = self._weight(term)
             # What is trained beside the network stays part of every step: devices wait for one another's gradients.
@@ -106,11 +110,19 @@ class DistillationTraining(NetworkTraining):
                 total = value if total is None else total + value
         return step.hidden.sum() * 0.0 if total is None else total
 
-    def _pair(self, targets: torch.Tensor, labels: SoftLabels) -> Objective:
+    def _pair(self, batch: Batch, labels: SoftLabels) -> list[Objective]:
+        """Both in one pass, unless they do not ask for the same outcomes."""
         temperature = 1.0 if self._soft is None else self._soft.temperature
         weights = PairWeights(self._weight(self._hard), self._weight(self._soft), temperature)
-        smoothing = self.optimization.label_smoothing
-        return SoftObjective(targets, labels.at_temperature(temperature), weights, smoothing)
+        smoothing, scaled = self.optimization.label_smoothing, labels.at_temperature(temperature)
+        if batch.known is None:
+            return [SoftObjective(batch.targets, scaled, weights, smoothing)]
+        found: list[Objective] = []
+        if weights.soft:
+            found.append(SoftObjective(batch.targets, scaled, weights._replace(hard=0.0), smoothing))
+        if weights.hard:
+            found.append(HardObjective(batch.targets, smoothing, weights.hard))
+        return found
 
     def _weight(self, term: LossSettings | None) -> float:
         return 0.0 if term is None else term.weight * scheduled_share(term.schedule, self.done)

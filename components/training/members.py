@@ -19,12 +19,14 @@ import numpy as np
 from components.errors import RecstillError, TrainingError
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
+from components.settings.least_squares import LeastSquaresSettings
 from components.settings.teacher import TeacherSettings
 from components.settings.threads import cores, threads_per_network
 from components.settings.training import TrainerSettings
 from components.storage.atomic import new_folder
 from components.tasks.building import open_task
 from components.training.fitting import FitResult, fit, initial_network
+from components.training.least_squares import fit_least_squares
 from components.training.warm_start import start_from
 
 _TRAINED = "trained"
@@ -98,13 +100,18 @@ def _train_member(training: TeacherTraining, number: int, threads: int, *, plain
     network = initial_network(settings.network, task.outcomes, seed, task.sizes)
     if training.earlier is not None:
         start_from(network, training.earlier, number, task.outcome_ids)
+    name = f"member-{number}"
+    if isinstance(settings.optimization, LeastSquaresSettings):
+        return TrainedMember(
+            network, fit_least_squares(network, task, settings.optimization, name=name, threads=threads)
+        )
     result = fit(
         network,
         task,
         settings.optimization,
         training.trainer,
         seed,
-        name=f"member-{number}",
+        name=name,
         scratch=_folder(training, number) / "state",
         scenario=training.scenario,
         threads=threads,

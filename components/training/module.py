@@ -19,8 +19,8 @@ from components.tasks.batch import Batch, EvaluationBatch
 from components.tasks.contract import Task
 from components.training.linear_head import linear_head_loss
 from components.training.losses.clicks import binary_cross_entropy
-from components.training.objectives import HardObjective, Objective, PlainObjective
-from components.training.sampled_softmax import NegativeSampler, sampled_softmax
+from components.training.objectives import AskedFor, HardObjective, Objective, PlainObjective
+from components.training.sampled_softmax import NegativeSampler, observed_sampled_softmax
 
 VALIDATION = "validation"
 ExtraLoss = Callable[[PredictionNetwork], torch.Tensor]
@@ -83,10 +83,12 @@ class NetworkTraining(pl.LightningModule):
     def loss_sum(self, batch: Batch) -> torch.Tensor:
         """The summed loss of a batch's points, a scalar."""
         hidden = self.network.encode(*batch.inputs)
-        head = self.network.head
+        head, objective = self.network.head, self.objective(batch)
+        if batch.left_out is not None:
+            objective = AskedFor(objective, batch.left_out)
         if head is not None:
-            return linear_head_loss(hidden, head, self.objective(batch))
-        return self.objective(batch).values(self.network.score(hidden)).sum()
+            return linear_head_loss(hidden, head, objective)
+        return objective.values(self.network.score(hidden)).sum()
 
     def on_train_epoch_start(self) -> None:
         """The state of the random generators depends on seed and epoch alone, so that a run can be resumed."""
@@ -202,9 +204,9 @@ class SupervisedTraining(NetworkTraining):
         negatives = self._sampler.draw(self.optimization.negatives)
         log_probability = self._sampler.log_probability[negatives]
         hidden = self.network.encode(*batch.inputs)
-        return sampled_softmax(
+        return observed_sampled_softmax(
             hidden, head, batch.targets, negatives.to(self.device), log_probability.to(self.device)
-        ).sum()
+        )
 
 
 def learning_rate_share(done: float, optimization: OptimizationSettings) -> float:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from components.training.losses.distributions import PairWeights, cross_entropy, distillation
+from components.tasks.batch import LEAST, Pairs
+from components.training.losses.distributions import PairWeights, cross_entropy, distillation, observed
 
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
@@ -43,34 +44,35 @@ class HardObjective(Objective):
     """Cross entropy with the observed outcome.
 
     Args:
-        targets: ``(N,)`` int64.
-        smoothing: See :func:`components.training.losses.distributions.cross_entropy`.
+        targets: See :func:`components.training.losses.distributions.cross_entropy`.
+        smoothing: See there.
+        weight: Of the loss.
     """
 
-    def __init__(self, targets: torch.Tensor, smoothing: float = 0.0) -> None:
-        self.targets, self.smoothing = targets, smoothing
+    def __init__(self, targets: torch.Tensor, smoothing: float = 0.0, weight: float = 1.0) -> None:
+        self.targets, self.smoothing, self.weight = targets, smoothing, weight
 
     def values(self, logits: torch.Tensor) -> torch.Tensor:
         """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
-        return cross_entropy(logits, self.targets, self.smoothing)
+        return self.weight * cross_entropy(logits, self.targets, self.smoothing)
 
     def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        """The gradient is ``softmax(logits) - y``."""
-        targets = self.targets[rows].unsqueeze(1)
+        """The gradient is ``weight * (softmax(logits) - y)``."""
+        targets = observed(self.targets[rows], logits.dtype)
         aimed = _smoothed_logit(logits, targets, self.smoothing)
         largest = logits.amax(1, keepdim=True)
         mass = logits.sub_(largest).exp_().sum(1, keepdim=True)
         value = (largest + mass.log() - aimed).sum()
-        logits.div_(mass)
-        _subtract_labels_(logits, targets, self.smoothing, 1.0)
-        return value
+        logits.div_(mass / self.weight)
+        _subtract_labels_(logits, targets, self.smoothing, self.weight)
+        return value * self.weight
 
 
 class SoftObjective(Objective):
     """Cross entropy with the observed outcome, and divergence from the teacher's cached distribution.
 
     Args:
-        targets: ``(N,)`` int64.
+        targets: See :func:`components.training.losses.distributions.cross_entropy`.
         labels: The teacher's distribution at ``weights.temperature``, N rows.
         weights: Of both terms, and the temperature.
         smoothing: Label smoothing of the hard term.
@@ -105,7 +107,7 @@ class SoftObjective(Objective):
             logits.mul_(hard)
             return value * hard
         temperature = self.weights.temperature
-        targets = self.targets[rows].unsqueeze(1)
+        targets = observed(self.targets[rows], logits.dtype)
         aimed = _smoothed_logit(logits, targets, self.smoothing) if hard else None
         if temperature != 1.0:
             logits.div_(temperature)
@@ -205,14 +207,46 @@ class PlainObjective(Objective):
         return value.detach()
 
 
-def _smoothed_logit(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+class AskedFor(Objective):
+    """An objective to which some outcomes of some points do not exist: no chance, and no gradient.
+
+    Args:
+        objective: Judges all others.
+        left_out: Rows and outcomes, see :class:`components.tasks.batch.Batch`.
+    """
+
+    def __init__(self, objective: Objective, left_out: Pairs) -> None:
+        self._objective, (self._rows, self._outcomes) = objective, left_out
+
+    def values(self, logits: torch.Tensor) -> torch.Tensor:
+        """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
+        least = logits.new_tensor(LEAST)
+        return self._objective.values(logits.index_put((self._rows, self._outcomes), least))
+
+    def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """See :meth:`Objective.differentiate_`."""
+        ends = self._rows.new_tensor([rows.start, rows.stop])
+        first, stop = torch.searchsorted(self._rows, ends).tolist()
+        places = self._rows[first:stop] - rows.start, self._outcomes[first:stop]
+        logits[places] = LEAST
+        value = self._objective.differentiate_(logits, rows)
+        logits[places] = 0.0
+        return value
+
+
+Observed = tuple[torch.Tensor, torch.Tensor]
+
+
+def _smoothed_logit(logits: torch.Tensor, targets: Observed, smoothing: float) -> torch.Tensor:
     """``sum_j y_j * logit_j``, ``(n, 1)``."""
-    aimed = logits.gather(1, targets)
+    ids, shares = targets
+    aimed = (logits.gather(1, ids) * shares).sum(1, keepdim=True)
     return aimed if smoothing == 0.0 else (1 - smoothing) * aimed + smoothing * logits.mean(1, keepdim=True)
 
 
-def _subtract_labels_(gradient: torch.Tensor, targets: torch.Tensor, smoothing: float, weight: float) -> None:
+def _subtract_labels_(gradient: torch.Tensor, targets: Observed, smoothing: float, weight: float) -> None:
     """``gradient -= weight * y``."""
     if smoothing:
         gradient.sub_(weight * smoothing / gradient.shape[1])
-    gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -weight * (1 - smoothing)).expand_as(targets))
+    ids, shares = targets
+    gradient.scatter_add_(1, ids, shares * (-weight * (1 - smoothing)))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from components.training.losses.distributions import relative_entropy
+from components.training.losses.distributions import observed, relative_entropy
 from components.training.losses.teacher_list import is_in
 
 if TYPE_CHECKING:
@@ -75,6 +75,30 @@ def sampled_softmax(
     parts = zip(hidden.split(_CHUNK), F.embedding(targets, weight).split(_CHUNK), targets.split(_CHUNK), strict=True)
     # Computed once more for the gradient: (N, S) logits are not kept.
     return torch.cat([checkpoint(losses, *part, use_reentrant=False) for part in parts])
+
+
+def observed_sampled_softmax(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    negatives: torch.Tensor,
+    log_probability: torch.Tensor,
+) -> torch.Tensor:
+    """Sum over the points of :func:`sampled_softmax`; where several outcomes were observed at a point, of their mean.
+
+    Args:
+        hidden, weight, negatives, log_probability: See :func:`sampled_softmax`.
+        targets: ``(N,)`` or ``(N, M)`` int64, see :class:`components.tasks.batch.Batch`.
+
+    Returns:
+        A scalar.
+    """
+    if targets.ndim == 1:
+        return sampled_softmax(hidden, weight, targets, negatives, log_probability).sum()
+    ids, shares = observed(targets, weight.dtype)
+    row, place = torch.nonzero(shares, as_tuple=True)
+    values = sampled_softmax(hidden[row], weight, ids[row, place], negatives, log_probability)
+    return (values * shares[row, place]).sum()
 
 
 def sampled_divergence(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from components.errors import SettingsError
 from components.networks.contract import PredictionNetwork
 from components.settings import losses as kinds
+from components.tasks.batch import Pairs
 from components.training.linear_head import linear_head_loss
 from components.training.losses import clicks, ranking
 from components.training.losses.correlation import inter_relation, intra_relation
@@ -18,13 +20,15 @@ from components.training.losses.distributions import PairWeights
 from components.training.losses.hidden import hint, topology
 from components.training.losses.standardised import standardised_divergence
 from components.training.losses.teacher_list import best_of, is_in
-from components.training.objectives import HardObjective, Objective, PlainObjective, SoftObjective
-from components.training.sampled_softmax import NegativeSampler, sampled_divergence, sampled_softmax
+from components.training.objectives import AskedFor, HardObjective, Objective, PlainObjective, SoftObjective
+from components.training.sampled_softmax import NegativeSampler, observed_sampled_softmax, sampled_divergence
 
 if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
 
 RowLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+
+_OVER_ALL_OUTCOMES = (kinds.StandardisedDivergenceLoss, kinds.DecoupledDivergenceLoss, kinds.CorrelationLoss)
 
 
 class Step(NamedTuple):
@@ -33,12 +37,13 @@ class Step(NamedTuple):
     Attributes:
         network: The student.
         hidden: ``(N, dim)``, its hidden states.
-        targets: ``(N,)`` int64.
+        targets: ``(N,)`` or ``(N, M)`` int64, see :class:`components.tasks.batch.Batch`.
         labels: The teacher's, at temperature 1, on the device of the hidden states.
         smoothing: Label smoothing of what was observed.
         codec: Name and settings of the cache's codec; empty when it is not known.
         sampler: Draws outcomes by popularity.
         log_odds_shift: See :attr:`components.tasks.contract.Task.log_odds_shift`.
+        left_out, known: See :class:`components.tasks.batch.Batch`.
     """
 
     network: PredictionNetwork
@@ -49,9 +54,14 @@ class Step(NamedTuple):
     codec: Mapping[str, Any]
     sampler: NegativeSampler | None
     log_odds_shift: float = 0.0
+    left_out: Pairs | None = None
+    known: Pairs | None = None
 
     def judged(self, objective: Objective, table: torch.Tensor | None) -> torch.Tensor:
         """The summed losses of the logits that a head ``(K, dim)`` gives; None for the network's own scores."""
+        missing = self.left_out if isinstance(objective, HardObjective) else self.known
+        if missing is not None:
+            objective = AskedFor(objective, missing)
         if table is not None:
             return linear_head_loss(self.hidden, table, objective)
         return objective.values(self.network.score(self.hidden)).sum()
@@ -96,7 +106,17 @@ def needs_sampler(loss: kinds.LossSettings) -> bool:
 
 
 def term_sum(loss: kinds.LossSettings, step: Step, companions: Companions) -> torch.Tensor:
-    """What a term adds up to over the points of a step, without its weight; a scalar."""
+    """What a term adds up to over the points of a step, without its weight; a scalar.
+
+    Raises:
+        SettingsError: The term weighs all outcomes against each other or one observed against all others, and the task
+            leaves some out or observes several.
+    """
+    if step.known is not None and isinstance(loss, _OVER_ALL_OUTCOMES):
+        raise SettingsError(
+            f"params.yaml: the loss {loss.kind!r} is not for a task that leaves known outcomes out",
+            "Take it out of `distillation.losses`; `divergence` is for every task.",
+        )
     match loss:
         case kinds.HintLoss():
             assert companions.regressor is not None and step.labels.hidden is not None
@@ -162,7 +182,7 @@ def _relaxed_ranking(loss: kinds.RelaxedRankingLoss, step: Step) -> RowLoss:
     interesting = listed.gather(1, places)
     uninteresting = torch.randint(step.labels.outcomes, (loss.uninteresting,), device=device)
     drawn = uninteresting.expand(points, -1)
-    left_out = is_in(drawn, listed) | (drawn == step.targets.unsqueeze(1))
+    left_out = is_in(drawn, listed) | is_in(drawn, step.targets.reshape(points, -1))
     return lambda logits, rows: ranking.relaxed_ranking(logits, interesting[rows], uninteresting, left_out[rows])
 
 
@@ -211,7 +231,7 @@ def _sampled_sum(loss: kinds.SampledCrossEntropyLoss | kinds.SampledDivergenceLo
     chance = step.sampler.log_probability[negatives].to(step.hidden.device)
     negatives = negatives.to(step.hidden.device)
     if isinstance(loss, kinds.SampledCrossEntropyLoss):
-        return sampled_softmax(step.hidden, head, step.targets, negatives, chance).sum()
+        return observed_sampled_softmax(step.hidden, head, step.targets, negatives, chance)
     labels = step.labels.at_temperature(loss.temperature)
     values = sampled_divergence(step.hidden, head, labels, negatives, chance, temperature=loss.temperature)
     return loss.temperature**2 * values.sum()

@@ -37,13 +37,32 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float 
 
     Args:
         logits: ``(N, K)``.
-        targets: ``(N,)`` int64.
+        targets: ``(N,)`` int64; ``(N, M)`` of which each has an equal share of its point, -1 for none: the multinomial
+            likelihood of Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018, section 2.2.
         smoothing: Share of the label that is spread over all outcomes.
 
     Returns:
         ``(N,)``.
     """
-    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    ids, shares = observed(targets, logits.dtype)
+    log_probs = torch.log_softmax(logits, dim=1)
+    aimed = (log_probs.gather(1, ids) * shares).sum(1)
+    return -(1 - smoothing) * aimed - smoothing * log_probs.mean(1)
+
+
+def observed(targets: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outcomes ``(N, M)`` int64, and the share of its point that each has, ``(N, M)``.
+
+    Args:
+        targets: ``(N,)``, or ``(N, M)`` with -1 for none.
+        dtype: Of the shares.
+    """
+    if targets.ndim == 1:
+        return targets.unsqueeze(1), torch.ones(len(targets), 1, dtype=dtype, device=targets.device)
+    there = targets >= 0
+    return targets.clamp(min=0), there.to(dtype) / there.sum(1, keepdim=True).clamp(min=1)
 
 
 def divergence(logits: torch.Tensor, labels: SoftLabels, temperature: float = 1.0) -> torch.Tensor:
@@ -83,7 +102,7 @@ def distillation(
 
     Args:
         logits: ``(N, K)``.
-        targets: ``(N,)`` int64.
+        targets: See :func:`cross_entropy`.
         labels: The teacher's distribution at ``weights.temperature``.
         weights: Of both terms, and the temperature.
         smoothing: Label smoothing of the hard term.

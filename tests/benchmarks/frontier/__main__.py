@@ -1,0 +1,36 @@
+"""Quality against bytes on one data set: ``make bench-frontier DATA=citeulike``.
+
+``SEEDS=0`` takes one seed, ``POINTS=d20,d32`` some of the points (figures are then printed of what is there). Runs and
+results are kept in ``.recstill/benchmarks/frontier``; an interrupted call goes on where it stopped. Quality is the mean
+over the seeds with a 95 % interval by bootstrap over the test users.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tests.benchmarks.frontier import citeulike
+from tests.benchmarks.frontier.points import ROOT, judged, points_of, told
+
+FRONTIERS = {module.FRONTIER.scenario: module.FRONTIER for module in (citeulike,)}
+FOLDER = ROOT / ".recstill" / "benchmarks" / "frontier"
+SEEDS = tuple(int(seed) for seed in os.environ.get("SEEDS", "0,1,2").split(","))
+
+
+def main() -> None:
+    name = os.environ.get("DATA", "citeulike")
+    if name not in FRONTIERS:
+        raise SystemExit(f"DATA: there is no frontier of {name!r}; there are {', '.join(FRONTIERS)}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    frontier = FRONTIERS[name]
+    points = points_of(frontier, [point for point in os.environ.get("POINTS", "").split(",") if point])
+    found = [judged(frontier, point, seed, FOLDER) for seed in SEEDS for point in points]
+    print(f"\n{name}, seeds {', '.join(map(str, SEEDS))}", told(found), sep="\n")
+    if len(points) < len(frontier.points):
+        return
+    figures = frontier.figures(found)
+    print("", *(figure.told() for figure in figures), "", *figures, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
