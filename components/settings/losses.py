@@ -286,6 +286,8 @@ Loss = Annotated[
     Field(discriminator="kind"),
 ]
 """Any term, told apart by its ``kind``."""
+OVER_ALL_OUTCOMES = (StandardisedDivergenceLoss, DecoupledDivergenceLoss, CorrelationLoss)
+"""Terms that weigh all outcomes of a point against each other: not for tasks that leave some out."""
 
 
 def learns_from_auxiliary(loss: LossSettings) -> bool:

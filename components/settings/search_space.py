@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import SettingsError
 from components.settings.base import nearest, validated
 from components.settings.distillation import DistillationSettings, check_cache
+from components.settings.losses import OVER_ALL_OUTCOMES
 from components.settings.network import (
     CausalTransformerSettings,
     ConvolutionSettings,
@@ -77,6 +78,9 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
         _choose(space, "pruning.width_ratio", [0.0, 0.25, 0.5, 0.75, scenario.pruning.width_ratio])
     elif isinstance(network, MatrixFactorizationSettings | TwoTowerSettings):
         _choose(space, "student.network.dim", _dims(network.dim, max(getattr(teacher, "dim", 0), network.dim), 1))
+        # A tower has channels to cut; a factorization has its width.
+        part = "ffn_ratio" if isinstance(network, TwoTowerSettings) else "width_ratio"
+        _choose(space, f"pruning.{part}", [0.0, 0.25, 0.5, value_at(scenario, f"pruning.{part}")])
     _choose(space, "student.network.dropout", [0.0, 0.1, 0.2, network.dropout])
     rate = scenario.student.optimization.learning_rate
     space["student.optimization.learning_rate"] = Range(low=rate / 2, high=rate * 2, log=True)
@@ -135,11 +139,19 @@ def with_recipe(scenario: Scenario, recipe: Mapping[str, Any], where: str = "sce
 
 
 def check_labels(scenario: Scenario, where: str) -> None:
-    """Refuse losses that need of the scenario's cache what it will not hold.
+    """Refuse losses that need of the scenario's cache what it will not hold, or that are not for its networks.
 
     Raises:
         SettingsError: See :func:`components.settings.distillation.check_cache`.
     """
+    if isinstance(scenario.student.network, MatrixFactorizationSettings | TwoTowerSettings):
+        terms = scenario.distillation.terms(scenario.soft_labels.codec)
+        if refused := next((term.kind for term in terms if isinstance(term, OVER_ALL_OUTCOMES)), None):
+            raise SettingsError(
+                f"params.yaml: '{where}.distillation' has the loss {refused}, which is not for networks that read the "
+                "items of users: it weighs all outcomes against each other, and those items are left out",
+                "Take it out; divergence, relaxed_ranking and rejuvenated_cross_entropy are for them.",
+            )
     kept = scenario.soft_labels
     codec = {"name": kept.codec, "k": kept.k, "head": kept.head, "hidden_dim": int(kept.hidden_states)}
     check_cache(scenario.distillation, codec, where)

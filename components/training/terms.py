@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 RowLoss = Callable[[torch.Tensor, slice], torch.Tensor]
 
-_OVER_ALL_OUTCOMES = (kinds.StandardisedDivergenceLoss, kinds.DecoupledDivergenceLoss, kinds.CorrelationLoss)
-
 
 class Step(NamedTuple):
     """What a term may look at.
@@ -112,7 +110,7 @@ def term_sum(loss: kinds.LossSettings, step: Step, companions: Companions) -> to
         SettingsError: The term weighs all outcomes against each other or one observed against all others, and the task
             leaves some out or observes several.
     """
-    if step.known is not None and isinstance(loss, _OVER_ALL_OUTCOMES):
+    if step.known is not None and isinstance(loss, kinds.OVER_ALL_OUTCOMES):
         raise SettingsError(
             f"params.yaml: the loss {loss.kind!r} is not for a task that leaves known outcomes out",
             "Take it out of `distillation.losses`; `divergence` is for every task.",

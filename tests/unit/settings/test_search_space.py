@@ -37,6 +37,8 @@ def test_losses_that_the_cache_cannot_teach_are_not_tried() -> None:
     kinds = {str(choice) for choice in space_of(scenario("movielens"))["distillation"].candidates()}
     assert any("correlation" in kind for kind in kinds) and not any("hint" in kind for kind in kinds)
     assert all("cross_entropy'" in str(choice) or "lambda" in str(choice) for choice in kinds)
+    sets = {str(choice) for choice in space_of(scenario("citeulike"))["distillation"].candidates()}
+    assert any("rejuvenated" in kind for kind in sets) and not any("correlation" in kind for kind in sets)
     binary = space_of(scenario("binary"))["distillation"].candidates()
     assert not any("'cross_entropy'" in str(choice) for choice in binary)
 
