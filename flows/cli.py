@@ -70,7 +70,7 @@ def run(
     from flows.attesting import attest_run
     from flows.console import Console
     from flows.graph import pending, scenario_stages
-    from flows.params import assign, read_params
+    from flows.params import assign, check_gate, read_params
 
     started = time.monotonic()
     console, root = Console(), _checkout()
@@ -78,7 +78,7 @@ def run(
         _require_server()  # else params.yaml would be changed for a run that cannot begin
     for change in assign(root, assignments or []):
         console.say(f"params.yaml: {change}")
-    read_params(root)
+    scenarios = read_params(root).scenarios
     stages = scenario_stages(root, scenario)
     chosen = _stages_from(stages, first) if first else stages
     # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
@@ -86,6 +86,7 @@ def run(
         console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
         attest_run(root, scenario, (), console.say)  # what plain `dvc repro` has made, nobody has attested yet
     else:
+        check_gate(scenarios[scenario])
         results = _compressed(root, scenario, stages, chosen, force)
         console.summary(results, time.monotonic() - started)
     console.results(root / "artifacts" / scenario / "report")

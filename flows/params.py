@@ -16,11 +16,12 @@ from pydantic_core import PydanticUndefined
 from ruamel.yaml import YAML
 
 from components.errors import SettingsError
+from components.evaluation.selection import check_figures
 from components.settings.base import nearest, validated
 from components.settings.reading import PARAMS_FILE, read_document
 from components.settings.scenario import Params, Scenario
 from components.storage.atomic import new_file
-from components.tasks.building import task_names
+from components.tasks.building import task_class, task_names
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ def read_params(root: Path) -> Params:
                 "docs/tasks.md lists them.",
             )
     return params
+
+
+def check_gate(scenario: Scenario) -> None:
+    """Refuse bounds of figures that the task does not measure: told here, and not after hours of training.
+
+    Raises:
+        SettingsError: ``gate.figures`` names one.
+    """
+    if scenario.gate.figures:  # else nobody has to wait for the task to be imported
+        check_figures(scenario.gate, task_class(scenario.task).measures)
 
 
 def schema() -> dict[str, Any]:

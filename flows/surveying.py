@@ -20,7 +20,7 @@ from components.storage.digests import record_digest
 from flows.auditing.recalled import inherited, recalls_now
 from flows.graph import Stage, scenario_stages
 from flows.locked_outputs import lock_stages
-from flows.params import assign, read_params
+from flows.params import assign, check_gate, read_params
 from flows.repository import GitError, git, keys_of, push_remote, store_of
 from flows.runs import RunRecord, read_run
 from flows.trust import trusted
@@ -120,6 +120,7 @@ def survey(checkout: Path, request: Request, run_stages: RunStages, say: Say) ->
     if name not in params.scenarios:
         raise SettingsError(f"unknown scenario {name!r}; {nearest(name, list(params.scenarios))}")
     committed = params.scenarios[name]
+    check_gate(committed)
     champion, latest = champion_and_latest(checkout, store, name)
     warm = committed.retraining.warm_start if request.warm is None else request.warm
     recalls = recalls_now(checkout, store).recalls

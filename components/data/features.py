@@ -73,8 +73,9 @@ class Features:
 
     @property
     def names(self) -> list[str]:
-        """Every column that is read."""
-        return [*self.layout["single"], *self.layout["bags"], *self.layout["numbers"]]
+        """Every column that is read, but for privileged ones."""
+        every = (*self.layout["single"], *self.layout["bags"], *self.layout["numbers"])
+        return [name for name in every if name not in self.layout["privileged"]]
 
     @property
     def single(self) -> list[str]:
@@ -158,7 +159,8 @@ def learned_features(
 
     Returns:
         ``rows`` of the table, ``columns`` C, ``single``, ``bags`` and ``numbers`` by name in the order of the columns,
-        ``target`` (the column of the item), ``history`` and ``of_item``; and ``feature``, ``value``, ``row``.
+        ``target`` (the column of the item), ``history``, ``of_item`` and
+        ``privileged``; and ``feature``, ``value``, ``row``.
 
     Raises:
         DataError: A number is none.
@@ -167,8 +169,8 @@ def learned_features(
     layout: dict[str, Any] = {"single": {}, "bags": {}, "numbers": {}}
     words: list[pl.DataFrame] = []
     first = 1
-    # The item first: a history is of its rows.
-    for name in sorted(settings.features, key=lambda name: name != ITEM):
+    # The item first: a history is of its rows. Privileged features last: a network without them has a shorter table.
+    for name in sorted(settings.features, key=lambda name: (name != ITEM, name in settings.privileged)):
         feature, texts = settings.features[name], columns[name].filter(kept)
         if isinstance(feature, NumericFeature):
             numbers = _as_numbers(name, texts)
@@ -196,6 +198,7 @@ def learned_features(
         "target": list(layout["single"]).index(ITEM),
         "history": None if settings.history is None else settings.history.model_dump(mode="json"),
         "of_item": list(settings.of_item),
+        "privileged": list(settings.privileged),
     }
     return layout, pl.concat([empty, *words])
 

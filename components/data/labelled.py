@@ -6,7 +6,8 @@ A folder like that of histories (:mod:`components.data.dataset`), with these col
     Sorted by (user, position): ``user`` int32, ``item`` int32 (places in ``users.parquet`` and ``items.parquet``),
     ``position`` int32 (in the user's rows by time), ``timestamp`` int64, ``label`` int8, ``categories`` (C int32, rows
     of the table of embeddings, 0 for nothing) and ``numbers`` (D float32, NaN where one is missing). ``train`` has
-    ``point`` int64: 0 to P - 1 in the order of the rows, -1 for a row that is not learned from.
+    ``point`` int64: 0 to P - 1 in the order of the rows, -1 for a row that is not learned from. ``test`` has
+    ``feature.<name>`` text or null: the features as the source wrote them.
 ``items.parquet``, ``users.parquet``
     ``item``, ``id``, ``title``, ``train_events``; ``user``, ``id``.
 ``categories.parquet``
@@ -17,6 +18,7 @@ A folder like that of histories (:mod:`components.data.dataset`), with these col
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ import numpy as np
 import polars as pl
 
 from components.data.dataset import RECORD_FILE, SPLITS, Split
+from components.data.rows import FEATURE
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json
 from components.storage.digests import array_digest, record_digest
@@ -46,6 +49,7 @@ class LabelledDataset:
         point: ``(N,)`` int64, -1 for rows that are not learned from.
         categories: ``(N, C)`` int32.
         numbers: ``(N, D)`` float32.
+        written: ``feature.<name>`` of the test rows, text or null, ``(T, features)``.
         folder: Where it was read from.
     """
 
@@ -58,6 +62,7 @@ class LabelledDataset:
     point: np.ndarray
     categories: np.ndarray
     numbers: np.ndarray
+    written: pl.DataFrame
     folder: Path
 
     @property
@@ -69,6 +74,11 @@ class LabelledDataset:
     def items(self) -> int:
         """Number of items."""
         return int(self.record["items"])
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return int(self.record["users"])
 
     def rows(self, split: Split) -> np.ndarray:
         """Row numbers of a split, ascending."""
@@ -116,10 +126,16 @@ def content_digest(dataset: dict[str, np.ndarray], words: dict[str, list[Any]]) 
 
     Args:
         dataset: The arrays of :class:`LabelledDataset` by name.
-        words: Ids of the items, and the vocabularies' columns.
+        words: See :func:`words_of`.
     """
     arrays = {name: array_digest(array) for name, array in dataset.items()}
     return record_digest({"arrays": arrays, "words": {name: record_digest(part) for name, part in words.items()}})
+
+
+def words_of(catalogue: pl.DataFrame, vocabularies: pl.DataFrame, written: pl.DataFrame) -> dict[str, list[Any]]:
+    """All that is text in a data set, by what it is of, for :func:`content_digest`."""
+    columns = (vocabularies.to_dict(as_series=False), written.to_dict(as_series=False))
+    return {"items": catalogue["id"].to_list(), **columns[0], **columns[1]}
 
 
 def read_labelled_dataset(folder: Path) -> LabelledDataset:
@@ -135,13 +151,15 @@ def read_labelled_dataset(folder: Path) -> LabelledDataset:
         for number, name in enumerate(SPLITS)
     ]
     try:
+        written = tables[-1].select(pl.col(f"^{re.escape(FEATURE)}.*$"))
+        tables[-1] = tables[-1].drop(written.columns)
         table = pl.concat(tables, how="diagonal").sort("user", "position").with_columns(pl.col("point").fill_null(-1))
         arrays = {name: table[name].to_numpy() for name in COLUMNS}
         arrays["categories"] = _matrix(table, "categories", record["features"]["columns"], np.int32)
         arrays["numbers"] = _matrix(table, "numbers", len(record["features"]["numbers"]), np.float32)
         position = arrays.pop("position")
-        dataset = LabelledDataset(record=record, folder=folder, **arrays)
-        words = {"items": dataset.catalogue["id"].to_list(), **dataset.vocabularies.to_dict(as_series=False)}
+        dataset = LabelledDataset(record=record, folder=folder, written=written, **arrays)
+        words = words_of(dataset.catalogue, dataset.vocabularies, written)
     except (KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{folder} is no prepared data set of rows with a label: {error}", "Run the stage `prepare` again."

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Protocol
+
 import polars as pl
 
-from components.data.dataset import PreparedDataset
 from components.errors import IntegrityError
 
 
-def user_ids(dataset: PreparedDataset) -> pl.Series:
+class OfUsers(Protocol):
+    """A prepared data set of numbered users."""
+
+    @property
+    def users(self) -> int:
+        """Their number."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it was read from."""
+
+
+def user_ids(dataset: OfUsers) -> pl.Series:
     """The source's id of each user, ``(users,)`` text.
 
     Raises:

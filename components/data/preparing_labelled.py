@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import polars as pl
 from components.data.dataset import RECORD_FILE, SPLITS
 from components.data.events import read_ingested
 from components.data.features import Features, learned_features
-from components.data.labelled import content_digest
+from components.data.labelled import content_digest, words_of
 from components.data.rows import FEATURE
 from components.data.splitting import TEST, TRAIN, VALIDATION, split_by_time
 from components.data.vocabulary import codes, vocabulary
@@ -60,12 +61,14 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
         "numbers": features.numbers(columns),
     }
     counts = np.bincount(item[split == TRAIN], minlength=len(item_ids))
+    # As they were written, for another model than the one of these vocabularies to be asked about the test rows.
+    written = events.select(pl.col(f"^{re.escape(FEATURE)}.*$").cast(pl.String)).filter(pl.Series(split == TEST))
     # What the last row of an item says of it.
     last = np.zeros(len(item_ids), np.int64)
     last[item] = np.arange(len(item))
     known = [columns[name].gather(last).alias(FEATURE + name) for name in settings.of_item]
     catalogue = _catalogue(item_ids, items, counts).with_columns(known)
-    words = {"items": catalogue["id"].to_list(), **vocabularies.to_dict(as_series=False)}
+    words = words_of(catalogue, vocabularies, written)
     per_split = np.bincount(split, minlength=len(SPLITS))
     record = {
         "format": 1,
@@ -78,6 +81,10 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
         "events": len(user),
         "points": int((point >= 0).sum()),
         "events_per_split": {name: int(count) for name, count in zip(SPLITS, per_split, strict=True)},
+        "cold_targets": {
+            name: int((counts[item[split == number]] == 0).sum())
+            for number, name in ((VALIDATION, "validation"), (TEST, "test"))
+        },
         "share_of_yes": {name: float(label[split == number].mean()) for number, name in enumerate(SPLITS)},
         "median_history": float(np.median(lengths)),
     }
@@ -86,7 +93,9 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
         table = _table(arrays)
         for number, name in enumerate(SPLITS):
             part = table.filter(pl.Series(split == number))
-            (part if number == TRAIN else part.drop("point")).write_parquet(temporary / f"{name}.parquet")
+            part = part if number == TRAIN else part.drop("point")
+            part = part.hstack(written) if number == TEST else part
+            part.write_parquet(temporary / f"{name}.parquet")
         catalogue.write_parquet(temporary / "items.parquet")
         people.write_parquet(temporary / "users.parquet")
         vocabularies.write_parquet(temporary / "categories.parquet")

@@ -82,7 +82,8 @@ class Drift:
             f"{self.gone_items:.1%} gone), events {self.events_before:,} -> {self.events_after:,} "
             f"({self.new_item_events:.1%} of new items)",
             f"popularity: total variation {self.total_variation:.3f}, Jensen-Shannon {self.jensen_shannon:.3f} bits, "
-            f"PSI {self.popularity_psi:.3f}; histories: PSI {self.history_psi:.3f}",
+            f"PSI {self.popularity_psi:.3f}; histories: PSI {self.history_psi:.3f}"
+            + (f"; values: PSI {self.values_psi:.3f} at most" if self.values_psi else ""),
         ]
 
 

@@ -117,8 +117,9 @@ def point_of(trial: int, form: str, figures: Mapping[str, Any], reference: Refer
         reference.primary: figures.get("quality", math.nan),
     }
     others = {"teacher": {reference.primary: reference.quality}, "baseline": {reference.primary: math.nan}}
-    # The student without a teacher would be a second training a trial: the graph holds what is chosen to that.
-    gate = limits.gate.model_copy(update={"min_gain_over_baseline": None})
+    # The student without a teacher would be a second training a trial, and a trial measures the primary alone: the
+    # graph holds what is chosen to these.
+    gate = limits.gate.model_copy(update={"min_gain_over_baseline": None, "figures": {}})
     name = f"{trial}.{form}"
     held = verdict(
         name, known, others, reference.fp32_bytes, primary=reference.primary, budget=limits.budget, gate=gate

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from components.errors import BudgetError
+from components.errors import BudgetError, SettingsError
+from components.settings.base import nearest
 from components.settings.evaluation import BudgetSettings, GateSettings
+from components.tasks.contract import Measure
 
 LINEAGE_BYTES = 1024
 """What packaging may add to the model file: the lineage in its metadata counts towards the budget."""
@@ -56,6 +59,25 @@ class Verdict(NamedTuple):
         return [requirement for requirement in self.requirements if not requirement.met]
 
 
+def check_figures(gate: GateSettings, measures: Sequence[Measure]) -> None:
+    """Refuse bounds of what a task does not measure.
+
+    Args:
+        gate: What is required.
+        measures: Of the task.
+
+    Raises:
+        SettingsError: A figure has another name; tells the nearest one.
+    """
+    known = [measure.key for measure in measures]
+    for key in gate.figures:
+        if key not in known:
+            raise SettingsError(
+                f"gate.figures names {key!r}, which the task does not measure; {nearest(key, known)}",
+                "Correct `gate.figures` in params.yaml.",
+            )
+
+
 def verdict(
     name: str,
     figures: Mapping[str, Any],
@@ -70,7 +92,8 @@ def verdict(
 
     Args:
         name: Of the variant.
-        figures: What was measured of it: ``bytes``, ``p95_ms``, ``latency_ratio``, and the primary.
+        figures: What was measured of it: ``bytes``, ``p95_ms``, ``latency_ratio``, the primary, and what ``gate``
+            bounds.
         others: The primary of ``teacher`` and ``baseline``.
         fp32_bytes: Of one teacher member's weights.
         primary: Key of the measure that decides.
@@ -79,14 +102,18 @@ def verdict(
     """
     size = figures["bytes"] + LINEAGE_BYTES
     own, teacher, baseline = figures[primary], others["teacher"][primary], others["baseline"][primary]
-    limits = (
+    limits: list[tuple[str, float | None, float, bool]] = [
         ("budget.max_bytes", budget.max_bytes, size, False),
         ("budget.max_bytes_ratio", budget.max_bytes_ratio, size / fp32_bytes, False),
         ("budget.max_p95_ms", budget.max_p95_ms, figures["p95_ms"], False),
         ("budget.max_latency_ratio", budget.max_latency_ratio, figures["latency_ratio"], False),
         ("gate.min_retention", gate.min_retention, own / teacher if teacher else float("nan"), True),
         ("gate.min_gain_over_baseline", gate.min_gain_over_baseline, own - baseline, True),
-    )
+    ]
+    for key, bounds in gate.figures.items():
+        found = float(figures.get(key, math.nan))
+        limits.append((f"gate.figures.{key}.min", bounds.min, found, True))
+        limits.append((f"gate.figures.{key}.max", bounds.max, found, False))
     return Verdict(
         name,
         figures["bytes"],

@@ -31,6 +31,8 @@ from components.settings.text_network import BagOfNgramsSettings, TextEncoderSet
 from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
+_CATEGORIES = ("single", "bags")
+
 
 def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, Any] | None = None) -> PredictionNetwork:
     """A freshly initialised network.
@@ -116,13 +118,19 @@ def _cross_network_record(
     settings: CrossNetworkSettings, outcomes: int, features: Mapping[str, Any]
 ) -> CrossNetworkRecord:
     numbers = list(features["numbers"].values())
+    left_out = () if settings.privileged else features["privileged"]
+    single, bags = ({name: one for name, one in features[kind].items() if name not in left_out} for kind in _CATEGORIES)
+    # What is left out has the last rows of the table.
+    firsts = [one["first"] for kind in _CATEGORIES for name, one in features[kind].items() if name in left_out]
     window = features["history"]["window"] if features["history"] else 0
     return CrossNetworkRecord(
         outcomes=outcomes,
-        rows=features["rows"],
+        rows=min(firsts, default=features["rows"]),
         dim=settings.dim,
-        single=len(features["single"]),
-        bags=tuple(bag["most"] for bag in features["bags"].values()),
+        columns=features["columns"],
+        single=len(single),
+        passed_over=len(features["single"]) - len(single),
+        bags=tuple(bag["most"] for bag in bags.values()),
         mean=tuple(number["mean"] for number in numbers),
         scale=tuple(number["scale"] for number in numbers),
         target=features["target"],

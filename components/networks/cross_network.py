@@ -36,10 +36,14 @@ class CrossNetworkRecord(BaseModel):
     """Of the table of embeddings; row 0 stands for nothing."""
     dim: int
     """Width of a row."""
+    columns: int
+    """Of ``categories``; those of privileged features are not read unless they are counted below."""
     single: int
-    """Fields of one category, the first columns of ``categories``."""
+    """Fields of one category, the first columns."""
+    passed_over: int
+    """Columns after them that are not read."""
     bags: tuple[int, ...]
-    """Columns of each further field, of several categories or none."""
+    """Columns of each further field, of several categories or none; those after them are not read."""
     mean: tuple[float, ...]
     """Taken from each number."""
     scale: tuple[float, ...]
@@ -164,7 +168,7 @@ class CrossNetwork(PredictionNetwork):
                 history.
         """
         record, rest = self._record, list(inputs)
-        categories = rest.pop(0)
+        categories = self._read(rest.pop(0))
         numbers = rest.pop(0) if record.mean else None
         history, happened = rest if record.max_length else (None, None)
         columns = record.single + sum(record.bags)
@@ -195,6 +199,14 @@ class CrossNetwork(PredictionNetwork):
     def copied_scorer(self) -> nn.Module:
         """The last layer."""
         return copy.deepcopy(self.output)
+
+    def _read(self, categories: torch.Tensor) -> torch.Tensor:
+        """The columns ``(B, single + bags)`` that are read."""
+        record, many = self._record, sum(self._record.bags)
+        if record.columns == record.single + many:
+            return categories
+        start = record.single + record.passed_over
+        return torch.cat([categories[:, : record.single], categories[:, start : start + many]], dim=1)
 
     def _pooled(
         self, target: torch.Tensor, events: torch.Tensor, history: torch.Tensor, happened: torch.Tensor
@@ -245,8 +257,7 @@ class CrossNetwork(PredictionNetwork):
     def served_inputs(self) -> tuple[ServedInput, ...]:
         """As :meth:`encode` takes them."""
         record = self._record
-        columns = record.single + sum(record.bags)
-        found = [ServedInput("categories", torch.int64, (2, columns), {0: "batch"})]
+        found = [ServedInput("categories", torch.int64, (2, record.columns), {0: "batch"})]
         if record.mean:
             found.append(ServedInput("numbers", torch.float32, (2, len(record.mean)), {0: "batch"}))
         if record.max_length:

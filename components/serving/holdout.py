@@ -38,6 +38,7 @@ def score(package: Path, held_out: HeldOut) -> Scored:
         IntegrityError: A file of it is missing or damaged.
     """
     predictor = Predictor(package)
+    held_out = held_out.for_package(predictor.signature)
     vocabulary = pl.read_parquet(io.BytesIO(PackageFolder(package).read(VOCABULARY)))
     learned = set(vocabulary.filter(pl.col("train_events") > 0)["id"].to_list())
     values = held_out.values(predictor.ask(request) for request in held_out.requests())

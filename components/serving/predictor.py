@@ -24,6 +24,7 @@ class Predictor:
 
     Attributes:
         record: ``package.json``: what the model is, and what it was made from.
+        signature: ``signature.json``: what its graph and its requests are like.
         answering: How it is asked.
 
     Raises:
@@ -34,9 +35,9 @@ class Predictor:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self._package = PackageFolder(Path(folder))
         self.record: dict[str, Any] = self._package.record
-        signature = json.loads(self._package.read(SIGNATURE))
-        self.answering = answering_of(str(self.record["task"]))(self._package.read, signature)
-        self._output = str(signature["outputs"][0]["name"])
+        self.signature: dict[str, Any] = json.loads(self._package.read(SIGNATURE))
+        self.answering = answering_of(str(self.record["task"]))(self._package.read, self.signature)
+        self._output = str(self.signature["outputs"][0]["name"])
         self._session = new_session(self._package.read(MODEL), threads)
 
     def recommend(

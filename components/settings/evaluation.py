@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.settings.base import Settings
 
@@ -35,6 +35,23 @@ class BudgetSettings(Settings):
     """Median latency at batch 1 as a share of one teacher member's in torch eager, in the same run."""
 
 
+class Bounds(Settings):
+    """Between what a figure has to lie; at least one of the two is given."""
+
+    min: float | None = None
+    """The least that it may be. None: any."""
+    max: float | None = None
+    """The greatest that it may be. None: any."""
+
+    @model_validator(mode="after")
+    def _bound_something(self) -> Bounds:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max, or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min ({self.min}) is above max ({self.max}): nothing lies between them")
+        return self
+
+
 class GateSettings(Settings):
     """What the shipped model must be worth."""
 
@@ -42,3 +59,6 @@ class GateSettings(Settings):
     """The task's primary measure (NDCG@10, accuracy, AUC) as a share of the whole teacher's."""
     min_gain_over_baseline: float | None = None
     """The primary measure above that of the same student without a teacher, at least this much. None: not required."""
+    figures: dict[str, Bounds] = {}
+    """Bounds of further measures of the task by their keys in metrics.json, such as ``calibration: {min: 0.99, max:
+    1.01}`` where what ships tells probabilities."""

@@ -69,6 +69,9 @@ class LabelledPrepareSettings(Settings):
     of_item: tuple[str, ...] = ()
     """Features that say something of the item. Whoever asks a package need not send them: it knows them of the items
     that it has seen."""
+    privileged: tuple[str, ...] = ()
+    """Features of categories for networks with ``privileged: true`` alone, which is the teacher: what a service does
+    not know or no package may hold, such as ``user``. No package reads them or holds their values."""
     history: HistorySettings | None = HistorySettings()
     """What came before. None: nothing is read of it."""
     split: Literal["per_user", "temporal"] = "per_user"
@@ -95,4 +98,8 @@ class LabelledPrepareSettings(Settings):
             raise ValueError("the column 'history' is made of the rows before; see prepare.history")
         if unknown := [name for name in self.of_item if name not in self.features or name in (USER, ITEM)]:
             raise ValueError(f"of_item names {', '.join(map(repr, unknown))}, which no feature of an item is")
+        for name in self.privileged:
+            feature = self.features.get(name)
+            if feature is None or name == ITEM or name in self.of_item or isinstance(feature, NumericFeature):
+                raise ValueError(f"privileged names {name!r}, which is no feature of categories that a row has itself")
         return self

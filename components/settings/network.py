@@ -108,6 +108,9 @@ class CrossNetworkSettings(Settings):
     """Events of a history that the network sees: the newest ones, at most ``prepare.history.window``."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the features and after each hidden layer."""
+    privileged: bool = False
+    """Reads what ``prepare.privileged`` names as well: for a teacher (Xu et al., "Privileged Features Distillation at
+    Taobao Recommendations", KDD 2020)."""
 
 
 def _kind_of(value: Any) -> str:

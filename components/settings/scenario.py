@@ -58,6 +58,12 @@ class Scenario(Settings):
     tune: TuneSettings = TuneSettings()
     """Which recipes `recstill tune` tries."""
 
+    @model_validator(mode="after")
+    def _what_ships_reads_no_privileged_features(self) -> Scenario:
+        if getattr(self.student.network, "privileged", False):
+            raise ValueError("student.network.privileged is for the teacher alone: what it reads is in no package")
+        return self
+
 
 class Params(Settings):
     """params.yaml."""

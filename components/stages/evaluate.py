@@ -18,7 +18,7 @@ from components.evaluation.contenders import contenders_of, reference_of
 from components.evaluation.measuring import figures_of, fp32_bytes, judge_all, time_all
 from components.evaluation.report import Findings, write_report
 from components.evaluation.report_data import curve_table, strata_table
-from components.evaluation.selection import refusal, smallest, verdict
+from components.evaluation.selection import check_figures, refusal, smallest, verdict
 from components.networks.ensemble import member_folders
 from components.provenance.lineage import network_lineage
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
@@ -41,6 +41,7 @@ def work(workspace: Workspace) -> None:
     budget, gate = workspace.settings("budget", BudgetSettings), workspace.settings("gate", GateSettings)
     artifacts = workspace.artifacts
     task = open_task(name, artifacts / "dataset")
+    check_figures(gate, task.measures)
     baselines = task.baselines(settings)
     contenders = contenders_of(artifacts, {name: baseline.title for name, baseline in baselines.items()})
     costs = {stage: read_json(artifacts / "metrics" / f"{stage}.json")["cost"] for stage in STAGES}

@@ -44,6 +44,10 @@ class HeldOut(ABC):
         """Times of the oldest and the newest point, ISO 8601; None where there is no time, or no point."""
         return None
 
+    def for_package(self, signature: Mapping[str, Any]) -> HeldOut:
+        """The same points, as a package with this ``signature.json`` can be asked about them."""
+        return self
+
     @abstractmethod
     def requests(self) -> Iterator[Mapping[str, Any]]:
         """The JSON of a request, point by point."""

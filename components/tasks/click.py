@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,26 +10,27 @@ import numpy as np
 import polars as pl
 import torch
 
-from components.data.dataset import Split
 from components.data.features import Features
 from components.data.labelled import LabelledDataset, read_labelled_dataset
+from components.data.people import user_ids
 from components.data.preparing_labelled import prepare_labelled
 from components.data.rows import FEATURE
 from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.labelled_prepare import USER, LabelledPrepareSettings
-from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+from components.tasks.batch import Feed
+from components.tasks.beyond import Population
 from components.tasks.click_baselines import item_rate_scorer, one_hot_scorer
 from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
 from components.tasks.full_ranking import popularity_strata
+from components.tasks.held_out_rows import HeldOutRows, held_out_rows
 from components.tasks.probability_of_yes import AreaUnderCurve, influences, probability_figures
+from components.tasks.rowwise import RowwiseTask
+from components.tasks.telling import VALUES_FILE
 
-_CALIBRATION_BATCH = 64
-_ROWS_A_HISTORY = 64
 
-
-class Click(Task):
+class Click(RowwiseTask):
     """One logit a row: the log of the odds that something comes of it.
 
     The inputs are ``categories`` ``(B, C)`` int64 and, where the data set has them, ``numbers`` ``(B, D)`` float32,
@@ -38,7 +39,8 @@ class Click(Task):
 
     name = "click"
     loss = "bernoulli"
-    best_of = 1
+    # A batch is counted in histories, each of which has many points in other tasks; here a row is one.
+    rows_a_sample = 64
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("auc", "AUC"),
         Measure("group_auc", "AUC by user"),
@@ -92,11 +94,6 @@ class Click(Task):
         return ["yes"]
 
     @property
-    def points(self) -> int:
-        """P, the training rows that are learned from."""
-        return int(self.dataset.record["points"])
-
-    @property
     def outcome_counts(self) -> np.ndarray:
         """``(1,)`` training rows with a yes."""
         return np.array([int(self._label[self.dataset.learned].sum())])
@@ -106,63 +103,43 @@ class Click(Task):
         """Of training rows with a no, some are left out: the odds of a yes are that much greater among the others."""
         return float(-np.log(self.dataset.record["settings"]["negatives_kept"]))
 
-    def training_batches(
-        self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
-    ) -> Sequence[Batch]:
-        """Rows in an order that seed and epoch decide."""
-        order = np.random.default_rng([seed, epoch]).permutation(self.points)
-        steps = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        return _Steps(self, steps, rank, world)
+    def rows_of(self, points: np.ndarray) -> np.ndarray:
+        """Points are numbered in the order of the rows, over those that are left out."""
+        return self.dataset.learned[points]
 
-    def scoring_batches(self, first: int, stop: int, batch_size: int) -> Iterator[Batch]:
-        """Points are numbered in the order of the rows."""
-        # A batch is counted in histories, each of which has many points in other tasks; here a row is one.
-        size = batch_size * _ROWS_A_HISTORY
-        for start in range(first, stop, size):
-            points = np.arange(start, min(start + size, stop))
-            yield self._batch(points, len(points))
+    def targets_of(self, rows: np.ndarray) -> np.ndarray:
+        """1 where something came of it."""
+        return self._label[rows]
 
-    def calibration(self, count: int, seed: int) -> list[Feed]:
-        """Training rows, drawn without repetition."""
-        drawn = self.dataset.learned[np.random.default_rng(seed).permutation(self.points)[:count]]
-        return [
-            self._feed(drawn[start : start + _CALIBRATION_BATCH]) for start in range(0, len(drawn), _CALIBRATION_BATCH)
-        ]
+    def drawn_with(self, rows: np.ndarray) -> np.ndarray:
+        """The user."""
+        return self.dataset.user[rows].astype(np.int64)
 
     def inputs_of(self, feed: Feed) -> tuple[torch.Tensor, ...]:
         """The same values in the same order."""
         return tuple(torch.from_numpy(values) for values in feed.values())
 
-    def held_out(self, split: Split) -> int:
-        """Rows of a split."""
-        return len(self.dataset.rows(split))
-
-    def evaluation_batches(self, split: Split, batch_size: int) -> Iterator[EvaluationBatch]:
-        """The rows of a split by user and time, each with the history that it had."""
-        rows = self.dataset.rows(split)
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
-            feed = self._feed(chosen)
-            yield EvaluationBatch(
-                self.inputs_of(feed),
-                feed,
-                torch.from_numpy(self._label[chosen]),
-                torch.from_numpy(self.dataset.user[chosen].astype(np.int64)),
-            )
+    def feed_of(self, rows: np.ndarray) -> Feed:
+        """The features, and the history that each row had."""
+        feed: Feed = {"categories": self.dataset.categories[rows].astype(np.int64)}
+        if self._layout["numbers"]:
+            feed["numbers"] = self.dataset.numbers[rows]
+        if self.max_length:
+            places = self._end[rows][:, None] - 1 - np.arange(self.max_length)
+            read = places >= self._begin[rows][:, None]
+            places = np.where(read, places, 0)
+            feed["history"] = self._past[places] * read
+            feed["happened"] = self._past_label[places] * read
+        return feed
 
     def validation_metric(self) -> AreaUnderCurve:
         """Area under the curve."""
         return AreaUnderCurve()
 
-    def judge(self, scorer: Scorer, batches: Iterator[EvaluationBatch]) -> Judgement:
-        """The scores of all rows against what came of them."""
-        parts = []
-        for batch in batches:
-            with torch.inference_mode():
-                parts.append((scorer(batch).numpy(), batch.targets.numpy(), batch.users.numpy()))
-        scores, targets, users = (np.concatenate(column) for column in zip(*parts, strict=True))
-        figures = probability_figures(scores, targets, users)
-        return Judgement(users, targets, influences(scores[:, 0], targets), figures)
+    def judgement(self, scores: np.ndarray, targets: np.ndarray, drawn: np.ndarray) -> Judgement:
+        """The probabilities of all rows against what came of them."""
+        figures = probability_figures(scores, targets, drawn)
+        return Judgement(drawn, targets, influences(scores[:, 0], targets), figures)
 
     def baselines(self, settings: EvaluationSettings) -> dict[str, Baseline]:
         """How much an item is liked by all, and a linear model of every feature's values."""
@@ -180,6 +157,21 @@ class Click(Task):
             axis="training rows of the item",
         )
 
+    def beyond(self, earlier: LabelledDataset | None) -> HeldOutRows:
+        """Test rows; see :func:`components.tasks.held_out_rows.held_out_rows`."""
+        return held_out_rows(self.dataset, earlier)
+
+    def population(self) -> Population:
+        """All rows; what is measured of a row beside user and item is whether something came of it."""
+        dataset = self.dataset
+        return Population(
+            items=dataset.catalogue["id"],
+            item_events=np.bincount(dataset.item, minlength=dataset.items),
+            users=user_ids(dataset),
+            user_events=np.bincount(dataset.user, minlength=dataset.users),
+            values=self._label[:, None],
+        )
+
     def wording(self) -> Wording:
         """For people."""
         return Wording(
@@ -194,13 +186,16 @@ class Click(Task):
         )
 
     def write_package_files(self, folder: Path) -> dict[str, Any]:
-        """The vocabularies of the features, and what is known of the items."""
-        self.dataset.vocabularies.write_parquet(folder / "vocabulary.parquet")
+        """The items with what is known of them, and the vocabularies of the features."""
         known = [f"{FEATURE}{name}" for name in self._layout["of_item"]]
-        self.dataset.catalogue.select("id", "title", *known).write_parquet(folder / "items.parquet")
+        items = self.dataset.catalogue.select("item", "id", "title", "train_events", *known)
+        items.write_parquet(folder / "vocabulary.parquet")
+        private = pl.col("feature").is_in(self._layout["privileged"])
+        self.dataset.vocabularies.filter(~private).write_parquet(folder / VALUES_FILE)
         return {
             "meaning": {
-                "categories": "rows of the table of embeddings, by the ranges in `features`; 0 is nothing",
+                "categories": "rows of the table of embeddings, by the ranges in `features`; 0 is nothing, or of a "
+                "privileged feature",
                 "numbers": "as they are; NaN where one is missing",
                 "history": "rows of the items before, newest first, then 0",
                 "happened": "1 where something came of it",
@@ -242,38 +237,3 @@ class Click(Task):
             return {name: round(float(random.normal(number["mean"], number["scale"])), 2)}
         values = self.dataset.vocabularies.filter(pl.col("feature") == name)["value"].to_list()
         return {name: values[random.integers(len(values))]} if values else {}
-
-    def _batch(self, points: np.ndarray, step_points: int) -> Batch:
-        rows = self.dataset.learned[points]
-        return Batch(
-            inputs=self.inputs_of(self._feed(rows)),
-            targets=torch.from_numpy(self._label[rows]),
-            points=torch.from_numpy(points),
-            step_points=step_points,
-        )
-
-    def _feed(self, rows: np.ndarray) -> Feed:
-        feed: Feed = {"categories": self.dataset.categories[rows].astype(np.int64)}
-        if self._layout["numbers"]:
-            feed["numbers"] = self.dataset.numbers[rows]
-        if self.max_length:
-            places = self._end[rows][:, None] - 1 - np.arange(self.max_length)
-            read = places >= self._begin[rows][:, None]
-            places = np.where(read, places, 0)
-            feed["history"] = self._past[places] * read
-            feed["happened"] = self._past_label[places] * read
-        return feed
-
-
-class _Steps(Sequence[Batch]):
-    """One epoch's batches, the share of one device, each made when it is asked for."""
-
-    def __init__(self, task: Click, steps: list[np.ndarray], rank: int, world: int) -> None:
-        self._task, self._steps, self._rank, self._world = task, steps, rank, world
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
-        step = self._steps[index]
-        return self._task._batch(step[self._rank :: self._world], len(step))

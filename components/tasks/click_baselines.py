@@ -7,6 +7,7 @@ import torch
 from scipy import sparse
 
 from components.data.labelled import LabelledDataset
+from components.settings.labelled_prepare import USER
 from components.tasks.batch import EvaluationBatch, Scorer
 
 _PRIOR = 10.0  # Rows of the average item that every item is given.
@@ -35,11 +36,13 @@ def one_hot_scorer(dataset: LabelledDataset) -> Scorer:
 
     layout = dataset.record["features"]
     numbers = list(layout["numbers"].values())
+    singles = list(layout["single"])
+    others = [column for column in range(layout["columns"]) if singles[column : column + 1] != [USER]]
     mean, scale = (np.array([number[name] for number in numbers]) for name in ("mean", "scale"))
 
     def columns(users: np.ndarray, categories: np.ndarray, values: np.ndarray) -> sparse.csr_array:
-        # Who it is, always: a linear model has nothing else to know a user's habits by.
-        categories = np.concatenate([categories, users[:, None] + layout["rows"]], axis=1)
+        # Who it is, always and once: a linear model has nothing else to know a user's habits by.
+        categories = np.concatenate([categories[:, others], users[:, None] + layout["rows"]], axis=1)
         row = np.repeat(np.arange(len(categories)), categories.shape[1])
         place = categories.ravel()
         there = place > 0

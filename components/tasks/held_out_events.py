@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import polars as pl
 
 from components.data.dataset import PreparedDataset
-from components.data.people import user_ids
 from components.data.times import iso
 from components.tasks.beyond import HeldOut
 from components.tasks.full_ranking import CUTOFF
+from components.tasks.unlearned_events import unlearned_events
 
 
 class HeldOutEvents(HeldOut):
@@ -97,20 +96,5 @@ def held_out_events(
     """
     rows = new.rows("test")
     rows = rows[rows > new.offsets[new.user[rows]]]
-    if earlier is None:
-        return kind(new, rows, 0)
-    taught = _events(earlier, np.flatnonzero(earlier.split != 2)).drop("row")
-    left = _events(new, rows).join(taught, on=["user", "item", "timestamp"], how="anti")["row"].sort().to_numpy()
+    left = unlearned_events(new, rows, earlier)
     return kind(new, left, len(rows) - len(left))
-
-
-def _events(dataset: PreparedDataset, rows: np.ndarray) -> pl.DataFrame:
-    """``user`` and ``item`` in the source's words, ``timestamp``, and ``row``."""
-    return pl.DataFrame(
-        {
-            "user": user_ids(dataset).gather(dataset.user[rows]),
-            "item": dataset.catalogue["id"].gather(dataset.item[rows]),
-            "timestamp": dataset.timestamp[rows],
-            "row": rows,
-        }
-    )

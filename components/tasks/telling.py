@@ -17,6 +17,8 @@ from components.settings.base import nearest
 from components.tasks.answering import Answering, Read, RequestForm, RequestLimits
 
 ITEM, USER, HISTORY = "item", "user", "history"
+VALUES_FILE = "values.parquet"
+"""The values of all features, and the row of the table of each; in a package, beside the items."""
 _SHOWN = 10
 
 
@@ -69,10 +71,10 @@ class Telling(Answering):
 
     def __init__(self, read: Read, signature: Mapping[str, Any]) -> None:
         layout = signature["features"]
-        self._features = Features(layout, pl.read_parquet(io.BytesIO(read("vocabulary.parquet"))))
+        self._features = Features(layout, pl.read_parquet(io.BytesIO(read(VALUES_FILE))))
         self._window = int(signature["max_length"])
         self._only_yes = bool(layout["history"]) and layout["history"]["events"] == "positive"
-        items = pl.read_parquet(io.BytesIO(read("items.parquet")))
+        items = pl.read_parquet(io.BytesIO(read("vocabulary.parquet")))
         of_item = {name: items[f"{FEATURE}{name}"].to_list() for name in layout["of_item"]}
         self._of_item = {
             item: {name: values[place] for name, values in of_item.items()}
@@ -115,10 +117,13 @@ class Telling(Answering):
         columns = {**self._of_item.get(str(item), {}), **_given(question.columns)}
         categories, unknown = [], []
         for name in (*layout["single"], *layout["bags"]):
+            width = layout["bags"][name]["most"] if name in layout["bags"] else 1
+            if name in layout["privileged"]:
+                categories += [0] * width  # The graph passes over them.
+                continue
             values = self._features.values_of(name, columns.get(name))
             unknown += [f"{name}={value}" for value in values if not self._features.known(name, value)]
             rows = [self._features.row(name, value) for value in values] or [self._features.row(name, None)]
-            width = layout["bags"][name]["most"] if name in layout["bags"] else 1
             categories += [*rows, *[0] * (width - len(rows))]
         events = [event for event in question.history if event[1] or not self._only_yes]
         newest = events[::-1][: self._window]

@@ -1,7 +1,10 @@
 import pytest
 
-from components.evaluation.selection import LINEAGE_BYTES, Verdict, refusal, smallest, verdict
-from components.settings.evaluation import BudgetSettings, GateSettings
+from components.errors import SettingsError
+from components.evaluation.selection import LINEAGE_BYTES, Verdict, check_figures, refusal, smallest, verdict
+from components.settings.base import validated
+from components.settings.evaluation import Bounds, BudgetSettings, GateSettings
+from components.tasks.contract import Measure
 
 OTHERS = {"teacher": {"ndcg10": 0.10}, "baseline": {"ndcg10": 0.09}}
 BUDGET = BudgetSettings(max_bytes=50_000, max_bytes_ratio=0.1, max_p95_ms=2.0, max_latency_ratio=0.3)
@@ -41,6 +44,22 @@ def test_a_limit_that_is_not_set_is_not_checked() -> None:
     found = verdict("any", figures, OTHERS, 800_000, primary="ndcg10", budget=BudgetSettings(), gate=GateSettings())
     assert [requirement.setting for requirement in found.requirements] == ["gate.min_retention"]
     assert found.met
+
+
+def test_a_figure_has_to_lie_within_its_bounds() -> None:
+    gate = GateSettings(min_retention=0.1, figures={"calibration": Bounds(min=0.99, max=1.01)})
+    for value, missed in ((1.0, []), (0.97, ["min"]), (1.2, ["max"]), (float("nan"), ["min", "max"])):
+        figures = {"bytes": 1, "p95_ms": 0.1, "latency_ratio": 0.1, "ndcg10": 0.1, "calibration": value}
+        found = verdict("any", figures, OTHERS, 800_000, primary="ndcg10", budget=BudgetSettings(), gate=gate)
+        assert [one.setting for one in found.missed] == [f"gate.figures.calibration.{side}" for side in missed]
+    with pytest.raises(SettingsError, match=r"'calibration', which .* nearest known one is 'calibration_error'"):
+        check_figures(gate, [Measure("auc", "AUC"), Measure("calibration_error", "calibration error")])
+
+
+@pytest.mark.parametrize("bounds", [{}, {"min": 2.0, "max": 1.0}])
+def test_bounds_that_bound_nothing_are_refused(bounds: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=r"gate\.figures\.auc"):
+        validated(GateSettings, {"figures": {"auc": bounds}}, "gate")
 
 
 def test_a_teacher_that_finds_nothing_lets_nothing_pass() -> None:

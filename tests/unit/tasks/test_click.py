@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from starlette.testclient import TestClient
 from components.data.features import Features
 from components.data.labelled import LabelledDataset, read_labelled_dataset
 from components.errors import DataError, IntegrityError, SettingsError
+from components.evaluation.drift import drift_between
+from components.serving.holdout import score
 from components.serving.http_app import service_app
 from components.serving.limits import Limits
 from components.serving.live_model import LiveModel
@@ -39,7 +42,8 @@ from components.stages import (
 )
 from components.stages.workspace import Workspace
 from components.storage.atomic import read_json
-from components.tasks.building import open_task
+from components.storage.checkpoints import ARCHITECTURE_FILE
+from components.tasks.building import open_task, task_of
 from components.tasks.probability_of_yes import area_by_group, influences, probability_figures
 
 OPTIMIZATION = {"max_epochs": 8, "patience": 8, "batch_size": 64, "learning_rate": 0.02, "average_decay": 0.9}
@@ -59,15 +63,16 @@ SCENARIO: dict[str, Any] = {
     "prepare": {
         "kind": "labelled",
         "features": {
-            "user": {"kind": "hashed", "buckets": 16},
+            "user": {"kind": "vocabulary"},
             "item": {"kind": "vocabulary"},
             "kinds": {"kind": "vocabulary", "separator": "|", "most": 2},
             "age": {"kind": "numeric"},
         },
         "of_item": ["kinds"],
+        "privileged": ["user"],
         "history": {"window": 12},
     },
-    "teacher": {"network": {**NETWORK, "max_length": 12}, "optimization": OPTIMIZATION},
+    "teacher": {"network": {**NETWORK, "max_length": 12, "privileged": True}, "optimization": OPTIMIZATION},
     "student": {
         "network": {
             "kind": "cross_network",
@@ -98,7 +103,7 @@ SCENARIO: dict[str, Any] = {
     },
     "evaluation": {"bootstrap_samples": 100, "latency_requests": 10, "throughput_batches": 2},
     "budget": {},
-    "gate": {"min_retention": 0.5},
+    "gate": {"min_retention": 0.5, "figures": {"calibration": {"min": 0.5, "max": 2.0}}},
 }
 STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
 LOG: dict[str, Any] = {
@@ -268,7 +273,8 @@ def test_a_request_is_read_as_its_row_was(dataset: LabelledDataset, finished: Pa
     request = {"item": ids[dataset.item[row]], "user": users[dataset.user[row]], "age": None if np.isnan(age) else age}
     answering = Predictor(finished / "package").answering
     parsed = answering.parse(answering.question(request))
-    assert parsed.categories.tolist() == dataset.categories[row].tolist()
+    known = dataset.categories[row].tolist()
+    assert known[1] > 0 and parsed.categories.tolist() == [known[0], 0, *known[2:]], "the user is privileged"
     assert np.array_equal(parsed.numbers, dataset.numbers[row], equal_nan=True)
     assert features.single == ["item", "user"]
 
@@ -332,6 +338,8 @@ def test_what_cannot_be_learned_from_is_refused(
     [
         ({"features": {"item": {"kind": "numeric"}}}, "features.item must be there, of one value"),
         ({"of_item": ["colour"]}, "of_item names 'colour'"),
+        ({"privileged": ["kinds"]}, "privileged names 'kinds'"),
+        ({"privileged": ["usr"]}, "privileged names 'usr'"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(keys: dict[str, Any], reason: str) -> None:
@@ -411,6 +419,60 @@ def test_the_influences_of_rows_are_what_resampling_needs() -> None:
     linear = np.array([values[rows].mean() for rows in drawn])
     assert np.abs(exact - linear).max() < 0.003 < exact.std() * 3
     assert np.corrcoef(exact, linear)[0, 1] > 0.99
+
+
+def test_a_later_model_is_held_against_an_earlier_one_on_rows_that_neither_has_learned(
+    finished: Path, dataset: LabelledDataset
+) -> None:
+    task = open_task("click", finished / "dataset")
+    held_out = task.beyond(None)
+    found = score(finished / "package", held_out)
+    shipped = read_json(finished / "report" / "choice.json")["figures"]
+    # Asked in the words of the source and with whole histories, the package tells what its graph told of the rows.
+    assert found.values.mean() == pytest.approx(shipped["auc"], abs=1e-4) and found.cold == 0
+    assert held_out.dropped == 0 and held_out.span is not None and len(found.values) == task.held_out("test")
+    # Every second test row was a training row of the earlier model.
+    taught = dataset.rows("test")[::2]
+    split = dataset.split.copy()
+    split[taught] = 0
+    left = task.beyond(replace(dataset, split=split))
+    assert left.dropped == len(taught) and np.array_equal(left.rows, dataset.rows("test")[1::2])
+    assert np.array_equal(left.users, dataset.user[left.rows])
+    assert drift_between(task.population(), task.population()).psi == 0
+    same = replace(dataset, label=np.ones_like(dataset.label))
+    assert len(task_of("click", same).beyond(None).users) == 0, "of rows with a yes alone there is no area"
+
+
+def test_a_model_is_asked_with_the_columns_that_it_reads(finished: Path, dataset: LabelledDataset) -> None:
+    signature = read_json(finished / "package" / "signature.json")
+    fewer = {**signature["features"], "bags": {}}
+    held_out = open_task("click", finished / "dataset").beyond(None)
+    first, other = (
+        next(iter(held_out.for_package({**signature, "features": features}).requests()))
+        for features in (signature["features"], fewer)
+    )
+    assert first.keys() - other.keys() == {"kinds"} and {"age", "item", "user", "history"} <= other.keys()
+    row = dataset.rows("test")[0]
+    # The newest twelve, and further ones that came to a yes for a model that reads these alone.
+    labels = [event["label"] for event in first["history"]]
+    assert labels[-12:] == dataset.label[row - 12 : row].tolist() and set(labels[:-12]) <= {1}
+
+
+def test_what_is_privileged_is_learned_by_the_teacher_and_in_no_package(
+    finished: Path, dataset: LabelledDataset
+) -> None:
+    rows = {
+        name: read_json(finished / folder / ARCHITECTURE_FILE)["rows"]
+        for name, folder in (("teacher", "teacher/member-0"), ("student", "student"), ("baseline", "baseline"))
+    }
+    values = dataset.vocabularies
+    users = len(values.filter(pl.col("feature") == "user"))
+    assert users > 0 and rows["teacher"] - rows["student"] == users + 2 and rows["baseline"] == rows["student"]
+    packaged = pl.read_parquet(finished / "package" / "values.parquet")
+    assert packaged.equals(values.filter(pl.col("feature") != "user"))
+    asked = {"item": "3", "history": ["7", "11"]}
+    predictor = Predictor(finished / "package")
+    assert predictor.ask({**asked, "user": "8"}) == predictor.ask(asked)
 
 
 def test_nothing_but_the_layout_decides_what_a_network_reads(finished: Path) -> None:
