@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,27 +57,75 @@ def layer_of(path: Path) -> int:
 # What is written against the contract of components/tasks, and names no task.
 AFTER_THE_TASKS = ("soft_labels", "training", "compression", "evaluation", "provenance", "serving", "stages")
 CONTRACT = {"contract", "batch", "beyond", "building", "answering"}
+SHARED = [
+    path for path in COMPONENTS if path.parent.name in AFTER_THE_TASKS or path.parent.parent.name in AFTER_THE_TASKS
+]
+# Modules of components/data and components/settings that know one kind of data.
+OF_ONE_KIND = re.compile(r"(^|_)(clicks?|digit|features|images?|labelled|samples?|shifting|texts?|tokenizing)(_|$)")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in COMPONENTS if path.parent.name in AFTER_THE_TASKS or path.parent.parent.name in AFTER_THE_TASKS],
-    ids=relative,
-)
+def scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """A module, and every class and function in it."""
+    yield table
+    for child in table.get_children():
+        yield from scopes(child)
+
+
+def named_tasks(source: str, names: set[str], classes: set[str]) -> list[str]:
+    """Where a module names a task: in a text, by its class, or by anything but a variable of one function.
+
+    A task may be called like an everyday variable, `text`. Such a name is a task's unless it is bound as a parameter, a
+    variable or a field just there, and not by an import.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and node.value in names:
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Attribute) and node.attr in classes:
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.alias) and node.name.rpartition(".")[2] in names | classes:
+            found.append(ast.unparse(node))
+    for scope in scopes(symtable.symtable(source, "module", "exec")):
+        for symbol in scope.get_symbols():
+            own = symbol.is_local() and scope.get_type() != "module" and not symbol.is_imported()
+            if symbol.get_name() in classes or (symbol.get_name() in names and not (own or symbol.is_free())):
+                found.append(f"{symbol.get_name()} in {scope.get_name()}")
+    return found
+
+
+@pytest.mark.parametrize("path", SHARED, ids=relative)
 def test_what_all_tasks_share_names_none_of_them(path: Path) -> None:
-    tree = ast.parse(path.read_text())
     modules = {f"components/tasks/{name}.py" for name in CONTRACT}
     of_tasks = {relative(module) for module in imported_modules(path) if module.parent.name == "tasks"}
     assert of_tasks - {"components/tasks/__init__.py"} <= modules
     names = set(task_names())
-    classes = {task_class(name).__name__ for name in names}
-    # A task may be called like an everyday variable, `text`: what a module names itself is no task.
-    own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    for node in ast.walk(tree):
-        assert not (isinstance(node, ast.Constant) and node.value in names), ast.unparse(node)
-        assert not (isinstance(node, ast.Name) and node.id in (names - own) | classes), ast.unparse(node)
-        assert not (isinstance(node, ast.Attribute) and node.attr in classes), ast.unparse(node)
+    assert not named_tasks(path.read_text(), names, {task_class(name).__name__ for name in names})
+
+
+@pytest.mark.parametrize("path", [path for path in SHARED if path.stem != "ingest"], ids=relative)
+def test_what_comes_after_ingest_knows_no_kind_of_data(path: Path) -> None:
+    known = [module for module in imported_modules(path) if module.parent.name in ("data", "settings")]
+    assert not [relative(module) for module in known if OF_ONE_KIND.search(module.stem)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'if task == "text":\n    pass',
+        "match task:\n    case 'text':\n        pass",
+        "from components.tasks import text",
+        "from elsewhere import Text as T",
+        "def f():\n    import text",
+        "def f():\n    return text.judge",
+        "text = 1",
+        "def text():\n    pass",
+        "def f(x):\n    return isinstance(x, Text)",
+        "def f(x):\n    return x.tasks.Text()",
+    ],
+)
+def test_a_name_of_a_task_is_found(source: str) -> None:
+    assert named_tasks(source, {"text"}, {"Text"})
+    assert not named_tasks("def f(text):\n    g = lambda: text\n    return run(text=True)", {"text"}, {"Text"})
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=relative)
