@@ -6,14 +6,14 @@ number of n-grams in the place of the mean: long texts then speak louder than sh
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.text_serving import ServedText, text_inputs
 from components.networks.units import Group, Slice
 
@@ -86,31 +86,16 @@ def kept_tokens(tokens: torch.Tensor, length: torch.Tensor, dropout: float) -> t
     return counted
 
 
-class BagOfNgrams(PredictionNetwork):
+class BagOfNgrams(RecordedNetwork[BagOfNgramsRecord]):
     """From the tokens of texts to logits ``(N, K)``."""
 
     def __init__(self, record: BagOfNgramsRecord, idf: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.bag = Bag(record.vocabulary, record.buckets, record.dim, record.token_dropout)
         self.last = nn.Linear(record.dim, record.outcomes)
         self.dropout = nn.Dropout(record.dropout)
         if idf is not None:
             self.bag.weigh(idf)
-
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`BagOfNgramsRecord`."""
-        return self._record.model_dump(mode="json")
-
-    @property
-    def outcomes(self) -> int:
-        """K."""
-        return self._record.outcomes
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that ``encode`` takes at most."""
-        return self._record.max_length
 
     def encode(self, tokens: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """Hidden states ``(N, dim)`` of tokens ``(N, length)`` int64, padded on the right."""

@@ -19,6 +19,7 @@ from components.networks.convolution import Convolution, ConvolutionRecord
 from components.networks.cross_network import CrossNetwork, CrossNetworkRecord
 from components.networks.matrix_factorization import MatrixFactorization, MatrixFactorizationRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
+from components.networks.pretrained_encoder import PretrainedEncoder, PretrainedEncoderRecord
 from components.networks.text_encoder import TextEncoder, TextEncoderRecord
 from components.networks.two_tower import TwoTower, TwoTowerRecord
 from components.settings.network import (
@@ -27,7 +28,7 @@ from components.settings.network import (
     NetworkSettings,
     PerceptronSettings,
 )
-from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
+from components.settings.text_network import BagOfNgramsSettings, HuggingFaceSettings, TextEncoderSettings
 from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
 
@@ -65,7 +66,7 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         return Perceptron(record)
     if isinstance(settings, ConvolutionSettings):
         return _convolution(settings, outcomes, sizes or {})
-    if isinstance(settings, BagOfNgramsSettings | TextEncoderSettings):
+    if isinstance(settings, BagOfNgramsSettings | TextEncoderSettings | HuggingFaceSettings):
         return new_text_network(settings, outcomes, sizes or {})
     if isinstance(settings, MatrixFactorizationSettings | TwoTowerSettings):
         return new_top_n_network(settings, outcomes, sizes)
@@ -150,6 +151,7 @@ _NETWORKS: dict[Any, tuple[Callable[[Any], PredictionNetwork], type[BaseModel]]]
     "cross_network": (CrossNetwork, CrossNetworkRecord),
     "bag_of_ngrams": (BagOfNgrams, BagOfNgramsRecord),
     "text_encoder": (TextEncoder, TextEncoderRecord),
+    "hugging_face": (PretrainedEncoder, PretrainedEncoderRecord),
     "matrix_factorization": (MatrixFactorization, MatrixFactorizationRecord),
     "two_tower": (TwoTower, TwoTowerRecord),
 }

@@ -11,12 +11,13 @@ from components.errors import SettingsError
 from components.networks.bag_of_ngrams import BagOfNgrams, BagOfNgramsRecord
 from components.networks.causal_transformer import BlockRecord
 from components.networks.contract import PredictionNetwork
+from components.networks.pretrained_encoder import pretrained_encoder
 from components.networks.text_encoder import TextEncoder, TextEncoderRecord
-from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
+from components.settings.text_network import BagOfNgramsSettings, HuggingFaceSettings, TextEncoderSettings
 
 
 def new_text_network(
-    settings: BagOfNgramsSettings | TextEncoderSettings, outcomes: int, sizes: Mapping[str, Any]
+    settings: BagOfNgramsSettings | TextEncoderSettings | HuggingFaceSettings, outcomes: int, sizes: Mapping[str, Any]
 ) -> PredictionNetwork:
     """A freshly initialised network.
 
@@ -26,10 +27,13 @@ def new_text_network(
         sizes: ``vocabulary``, and ``idf`` of each token, by which the first weights of a bag are scaled.
 
     Raises:
-        SettingsError: The task is not over texts.
+        DataError, IntegrityError: Pretrained weights are missing, or are others.
+        SettingsError: The task is not over texts, or the network does not fit it.
     """
     if "vocabulary" not in sizes:
         raise SettingsError(f"a {settings.kind} is for tasks over texts", "Choose another `network.kind`.")
+    if isinstance(settings, HuggingFaceSettings):
+        return pretrained_encoder(settings, outcomes, int(sizes["vocabulary"]))
     idf = torch.tensor(sizes["idf"])
     shared = {
         "outcomes": outcomes,

@@ -9,7 +9,7 @@ After Kang & McAuley, "Self-Attentive Sequential Recommendation" (2018).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import nn
 
 from components.networks.causal_transformer_serving import ServedCausalTransformer
 from components.networks.causal_transformer_units import causal_transformer_groups
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.units import Group
 
 
@@ -90,12 +90,11 @@ class Block(nn.Module):
         return x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
 
 
-class CausalTransformer(PredictionNetwork):
+class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
     """From a batch of right-padded histories to logits over the catalogue at each valid position."""
 
     def __init__(self, record: CausalTransformerRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.item = nn.Embedding(record.items, record.dim)
         self.position = nn.Embedding(record.max_length, record.dim)
         self.blocks = nn.ModuleList(Block(record.dim, block, record.dropout) for block in record.blocks)
@@ -106,19 +105,10 @@ class CausalTransformer(PredictionNetwork):
         if self.output is not None:
             nn.init.normal_(self.output.weight, std=0.02)
 
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`CausalTransformerRecord`."""
-        return self._record.model_dump(mode="json")
-
     @property
     def outcomes(self) -> int:
         """Size of the catalogue."""
         return self._record.items
-
-    @property
-    def max_length(self) -> int:
-        """Events of a history that ``encode`` takes at most."""
-        return self._record.max_length
 
     @property
     def head(self) -> torch.Tensor:

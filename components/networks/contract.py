@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from components.errors import CompressionError
@@ -54,6 +55,11 @@ class PredictionNetwork(nn.Module, ABC):
             CompressionError: This network has none (an ensemble, say, is served by its student).
         """
         raise CompressionError(f"a {type(self).__name__} has no served form", "Serve the student, or one member.")
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it has a served form."""
+        return type(self).for_serving is not PredictionNetwork.for_serving
 
     @property
     def served_inputs(self) -> tuple[ServedInput, ...]:
@@ -106,3 +112,32 @@ class PredictionNetwork(nn.Module, ABC):
     def max_length(self) -> int:
         """Events of a history that ``encode`` takes at most; 0 for a network that takes none."""
         return 0
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class RecordedNetwork(PredictionNetwork, Generic[Record]):
+    """A network that is rebuilt from an architecture record of its own.
+
+    Args:
+        record: Every width; it has ``outcomes``, and ``max_length`` where the network reads something of any length.
+    """
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self._record = record
+
+    def record(self) -> dict[str, Any]:
+        """The architecture record."""
+        return self._record.model_dump(mode="json")
+
+    @property
+    def outcomes(self) -> int:
+        """K."""
+        return int(self.record()["outcomes"])
+
+    @property
+    def max_length(self) -> int:
+        """What the record says; 0 where it says nothing."""
+        return int(self.record().get("max_length", 0))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.units import Group, Slice
 
 Shape = tuple[int, int, int]
@@ -46,15 +46,14 @@ class ConvolutionRecord(BaseModel):
         return (rows >> len(self.halved_after)) * (columns >> len(self.halved_after))
 
 
-class Convolution(PredictionNetwork):
+class Convolution(RecordedNetwork[ConvolutionRecord]):
     """From the values of images, flat ``(N, D)``, to logits ``(N, K)``.
 
     There is no batch norm: nothing is then kept beside the weights, and a channel is gone when its weights are.
     """
 
     def __init__(self, record: ConvolutionRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, record.kernel, padding=record.kernel // 2)
             for a, b in pairwise((record.shape[0], *record.channels))
@@ -66,15 +65,6 @@ class Convolution(PredictionNetwork):
         for layer in (*self.convolutions, *self.layers):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`ConvolutionRecord`."""
-        return self._record.model_dump(mode="json")
-
-    @property
-    def outcomes(self) -> int:
-        """K."""
-        return self._record.outcomes
 
     @property
     def hidden_dim(self) -> int:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.cross_network_serving import served_form
 from components.networks.units import Group, Slice
 
@@ -115,15 +115,14 @@ class Cross(nn.Module):
         return first * self.outer(self.inner(x)) + x
 
 
-class CrossNetwork(PredictionNetwork):
+class CrossNetwork(RecordedNetwork[CrossNetworkRecord]):
     """From the features of rows to one logit each."""
 
     mean: torch.Tensor
     scale: torch.Tensor
 
     def __init__(self, record: CrossNetworkRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.register_buffer("mean", torch.tensor(record.mean), persistent=False)
         self.register_buffer("scale", torch.tensor(record.scale), persistent=False)
         self.table = nn.Embedding(record.rows, record.dim)
@@ -138,20 +137,6 @@ class CrossNetwork(PredictionNetwork):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((record.width, *record.hidden)))
         self.output = nn.Linear((record.width, *record.hidden)[-1], record.outcomes)
         self.dropout = nn.Dropout(record.dropout)
-
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`CrossNetworkRecord`."""
-        return self._record.model_dump(mode="json")
-
-    @property
-    def outcomes(self) -> int:
-        """1."""
-        return self._record.outcomes
-
-    @property
-    def max_length(self) -> int:
-        """Events of a history that ``encode`` takes at most."""
-        return self._record.max_length
 
     @property
     def hidden_dim(self) -> int:

@@ -14,14 +14,14 @@ RecSys 2011), preconditioned by what all users have in common: only products, so
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.item_sets import counted_rows, item_set_inputs
 from components.networks.units import Group, Slice
 
@@ -42,12 +42,11 @@ class MatrixFactorizationRecord(BaseModel):
     dropout: float
 
 
-class MatrixFactorization(PredictionNetwork):
+class MatrixFactorization(RecordedNetwork[MatrixFactorizationRecord]):
     """From the items of users to logits over the catalogue, ``scale * x . v_i``."""
 
     def __init__(self, record: MatrixFactorizationRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.item = nn.Embedding(record.items, record.dim)
         nn.init.normal_(self.item.weight, std=0.3 / math.sqrt(record.dim))
         self.prior = nn.Parameter(torch.eye(record.prior_rows, record.dim) * 0.3)
@@ -56,19 +55,10 @@ class MatrixFactorization(PredictionNetwork):
         self.scale = nn.Parameter(torch.tensor([3.0]))
         self.dropout = nn.Dropout(record.dropout)
 
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`MatrixFactorizationRecord`."""
-        return self._record.model_dump(mode="json")
-
     @property
     def outcomes(self) -> int:
         """Size of the catalogue."""
         return self._record.items
-
-    @property
-    def max_length(self) -> int:
-        """Items of a user that ``encode`` takes at most."""
-        return self._record.max_length
 
     @property
     def head(self) -> torch.Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.units import Group, Slice
 
 
@@ -30,15 +30,14 @@ class PerceptronRecord(BaseModel):
     """What is left is divided by it."""
 
 
-class Perceptron(PredictionNetwork):
+class Perceptron(RecordedNetwork[PerceptronRecord]):
     """From values ``(N, D)`` to logits ``(N, K)``: normalised, then linear layers with ReLU between them."""
 
     mean: torch.Tensor
     scale: torch.Tensor
 
     def __init__(self, record: PerceptronRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         # The record has them: among the weights they would be two truths.
         self.register_buffer("mean", torch.tensor(record.mean), persistent=False)
         self.register_buffer("scale", torch.tensor(record.scale), persistent=False)
@@ -46,15 +45,6 @@ class Perceptron(PredictionNetwork):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.output = nn.Linear(widths[-1], record.outcomes)
         self.dropout = nn.Dropout(record.dropout)
-
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`PerceptronRecord`."""
-        return self._record.model_dump(mode="json")
-
-    @property
-    def outcomes(self) -> int:
-        """K."""
-        return self._record.outcomes
 
     @property
     def hidden_dim(self) -> int:

@@ -6,7 +6,7 @@ the encoder alone stays behind a linear model of the words; with the bag it has 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import nn
 from components.networks.bag_of_ngrams import Bag, kept_tokens
 from components.networks.causal_transformer import Block, BlockRecord
 from components.networks.causal_transformer_units import block_groups
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.text_serving import ServedText, text_inputs
 from components.networks.units import Group
 
@@ -43,12 +43,11 @@ class TextEncoderRecord(BaseModel):
     blocks: tuple[BlockRecord, ...]
 
 
-class TextEncoder(PredictionNetwork):
+class TextEncoder(RecordedNetwork[TextEncoderRecord]):
     """From the tokens of texts to logits ``(N, K)``."""
 
     def __init__(self, record: TextEncoderRecord, idf: torch.Tensor | None = None) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.token = nn.Embedding(record.vocabulary, record.dim)
         self.position = nn.Parameter(torch.empty(record.encoded, record.dim))
         self.blocks = nn.ModuleList(Block(record.dim, block, record.dropout) for block in record.blocks)
@@ -61,24 +60,10 @@ class TextEncoder(PredictionNetwork):
         if idf is not None:
             self.bag.weigh(idf)
 
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`TextEncoderRecord`."""
-        return self._record.model_dump(mode="json")
-
-    @property
-    def outcomes(self) -> int:
-        """K."""
-        return self._record.outcomes
-
     @property
     def hidden_dim(self) -> int:
         """Bag, mean and maximum."""
         return self.last.in_features
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that ``encode`` takes at most."""
-        return self._record.max_length
 
     def encode(self, tokens: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         """Hidden states ``(N, hidden_dim)`` of tokens ``(N, length)`` int64, padded on the right."""

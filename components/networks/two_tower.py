@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.contract import PredictionNetwork, ServedInput
+from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.item_sets import counted_rows, item_set_inputs
 from components.networks.text_serving import Projection
 from components.networks.units import Group, Slice
@@ -36,12 +36,11 @@ class TwoTowerRecord(BaseModel):
     dropout: float
 
 
-class TwoTower(PredictionNetwork):
+class TwoTower(RecordedNetwork[TwoTowerRecord]):
     """From the items of users to logits over the catalogue."""
 
     def __init__(self, record: TwoTowerRecord) -> None:
-        super().__init__()
-        self._record = record
+        super().__init__(record)
         self.item = nn.Embedding(record.items, record.dim)
         self.query = nn.Parameter(torch.zeros(record.dim))
         widths = (record.dim, *record.hidden)
@@ -54,19 +53,10 @@ class TwoTower(PredictionNetwork):
             nn.init.normal_(self.output.weight, std=0.1)
         nn.init.eye_(self.last.weight)
 
-    def record(self) -> dict[str, Any]:
-        """The architecture record, see :class:`TwoTowerRecord`."""
-        return self._record.model_dump(mode="json")
-
     @property
     def outcomes(self) -> int:
         """Size of the catalogue."""
         return self._record.items
-
-    @property
-    def max_length(self) -> int:
-        """Items of a user that ``encode`` takes at most."""
-        return self._record.max_length
 
     @property
     def head(self) -> torch.Tensor:

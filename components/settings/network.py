@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from components.settings.base import Settings
-from components.settings.text_network import BagOfNgramsSettings, TextEncoderSettings
+from components.settings.text_network import BagOfNgramsSettings, HuggingFaceSettings, TextEncoderSettings
 from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 
 
@@ -127,6 +127,7 @@ NetworkSettings = (
     | TextEncoderSettings
     | MatrixFactorizationSettings
     | TwoTowerSettings
+    | HuggingFaceSettings
 )
 """Any of them."""
 NetworkSection = Annotated[
@@ -136,6 +137,7 @@ NetworkSection = Annotated[
     | Annotated[CrossNetworkSettings, Tag("cross_network")]
     | Annotated[BagOfNgramsSettings, Tag("bag_of_ngrams")]
     | Annotated[TextEncoderSettings, Tag("text_encoder")]
+    | Annotated[HuggingFaceSettings, Tag("hugging_face")]
     | Annotated[MatrixFactorizationSettings, Tag("matrix_factorization")]
     | Annotated[TwoTowerSettings, Tag("two_tower")],
     Discriminator(_kind_of),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -59,3 +59,23 @@ class TextEncoderSettings(Settings):
         if self.encoded > self.max_length:
             raise ValueError(f"encoded ({self.encoded}) must not be above max_length ({self.max_length})")
         return self
+
+
+class HuggingFaceSettings(Settings):
+    """A pretrained encoder of Hugging Face's ``transformers`` from a folder on this machine, as a teacher: the mean of
+    its last states over the tokens, and a linear layer. Its tokenizer has to be ``prepare.tokenizer``."""
+
+    kind: Literal["hugging_face"]
+    """The architecture is that of ``config.json`` in the folder."""
+    path: str
+    """Folder with ``config.json`` and ``model.safetensors``, relative to the checkout."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of ``model.safetensors``: other weights are another teacher, and are refused."""
+    max_length: int = Field(default=256, ge=8)
+    """Tokens of a text that the network sees: the first ones."""
+    before: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Tokens that stand before every text, by number: BERT's [CLS]."""
+    after: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Tokens that stand after every text, by number: BERT's [SEP]."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout before the last layer; within the encoder it is what ``config.json`` says."""

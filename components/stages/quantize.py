@@ -32,6 +32,9 @@ def work(workspace: Workspace) -> None:
         for made_from, (place, forms) in {"pruned": ("pruned", settings.variants), **_COMPARED}.items():
             checkpoint = workspace.artifacts / place
             network = read_network(checkpoint)
+            if made_from == "teacher_member" and not network.is_served:
+                print("the teacher has no served form: nothing is compared with one")
+                continue
             task = whole.reading(network.max_length)
             calibration = task.calibration(settings.calibration_histories, seed=0)
             for variant, overlap in write_variants(

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import yaml
 from starlette.testclient import TestClient
 
 from components.compression.export import export_onnx
@@ -25,23 +24,11 @@ from components.serving.live_model import LiveModel
 from components.serving.metrics import Metrics
 from components.serving.predictor import Predictor
 from components.serving.served_model import ServedModel
-from components.stages import (
-    distill,
-    evaluate,
-    ingest,
-    package,
-    prepare,
-    prune,
-    quantize,
-    soft_labels,
-    train_baseline,
-    train_teacher,
-)
-from components.stages.workspace import Workspace
 from components.storage.atomic import read_json
 from components.tasks.building import open_task
 from components.tasks.classifying import padded_tokens
 from components.tasks.probabilities import macro_f1
+from tests.unit.tasks.whole_runs import run
 
 OPTIMIZATION = {"max_epochs": 4, "patience": 4, "batch_size": 16, "learning_rate": 0.02, "average_decay": 0.8}
 SCENARIO: dict[str, Any] = {
@@ -82,7 +69,6 @@ SCENARIO: dict[str, Any] = {
     "budget": {},
     "gate": {"min_retention": 0.5},
 }
-STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
 WORDS = {
     "sport": ["match", "goal", "team", "足球", "比赛"],
     "财经": ["profit", "bank", "market", "股市", "上涨"],
@@ -105,15 +91,8 @@ def texts(count: int = 180) -> list[tuple[str, str]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which every stage has run. Read only."""
     root = tmp_path_factory.mktemp("texts")
-    (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": SCENARIO}}))
     pl.DataFrame(texts(), schema=["label", "text"], orient="row").write_csv(root / "texts.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
-        patch.setenv("RECSTILL_THREADS", "1")
-        for stage in STAGES:
-            stage.work(Workspace("tiny", root))
-    return root / "artifacts" / "tiny"
+    return run(root, "tiny", SCENARIO)
 
 
 def test_the_report_compares_with_a_support_vector_machine(finished: Path) -> None:
