@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 import polars as pl
 
 from components.data.ingesting import Ingested
+from components.data.ingesting_points import ingested, label_fault
 from components.data.texts import RawTexts, texts_digest
-from components.data.validation import counts_by_reason, require_acceptable
-from components.data.vocabulary import vocabulary
-from components.errors import DataError
+from components.data.validation import require_acceptable
 from components.settings.text_source import TextSource
 
-_LONGEST_LABEL = 200
 _UNREADABLE = "\ufffd"  # What a decoder puts in the place of bytes that are no character.
-_CONTROL = r"\p{Cc}"
 _SHOWN = 60
 
 
@@ -44,12 +38,7 @@ def ingest_texts(raw: RawTexts, settings: TextSource) -> Ingested:
         .then(pl.lit("bytes are no characters of the encoding"))
         .when(text.str.len_chars() > getattr(settings, "max_characters", 2**31))
         .then(pl.lit("text is too long"))
-        .when(label.is_null() | (label == ""))
-        .then(pl.lit("label is missing"))
-        .when(label.str.contains(_CONTROL))
-        .then(pl.lit("label holds a control character"))
-        .when(label.str.len_chars() > _LONGEST_LABEL)
-        .then(pl.lit(f"label is longer than {_LONGEST_LABEL} characters"))
+        .otherwise(label_fault(label))
     )
     table = raw.table.with_row_index("number").with_columns(reason=reason, label=label, words=text.str.strip_chars())
     sound = table.filter(pl.col("reason").is_null())
@@ -72,35 +61,13 @@ def ingest_texts(raw: RawTexts, settings: TextSource) -> Ingested:
         pl.col("is_test") if raw.has_test else pl.lit(None, dtype=pl.Boolean).alias("is_test"),
         pl.col("words").alias("text"),
     )
-    labels = vocabulary(events["label"])
-    if len(labels) < 2:
-        raise DataError(
-            f"all {len(events):,} texts of {settings.path} have the label {labels[0] if len(labels) else None!r}: "
-            "there is nothing to tell apart",
-            "Bring texts of two labels at least.",
-        )
-    items = labels.rename("id").to_frame().with_columns(title=pl.lit(None, dtype=pl.String))
-    record = {
-        "kind": settings.kind,
-        "path": settings.path,
-        "about": dict(raw.about),
-        "files": [asdict(file) for file in raw.files],
-        "rows": len(table),
-        "rejected": counts_by_reason(rejected),
-        "events": len(events),
-        "users": 0,
-        "items": len(labels),
-        "first_event": None,
-        "last_event": None,
-        "digest": texts_digest(events),
-    }
-    return Ingested(events, items, rejected, record)
-
-
-def text_summary(record: dict[str, Any]) -> list[str]:
-    """What was found, as plain lines for the console."""
-    rejected = ", ".join(f"{count:,} x {reason}" for reason, count in record["rejected"].items()) or "none"
-    return [
-        f"read {record['rows']:,} texts from {record['path']}; rejected: {rejected}",
-        f"{record['events']:,} texts with {record['items']:,} labels",
-    ]
+    return ingested(
+        events,
+        rejected,
+        settings,
+        what="texts",
+        rows=len(table),
+        about=raw.about,
+        files=raw.files,
+        digest=texts_digest(events),
+    )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from components.data.dataset import RECORD_FILE, SPLITS
+from components.data.dataset import SPLITS
+from components.data.points import TRAIN, write_points
 from components.data.samples import content_digest, read_samples, values_of
+from components.data.shifting import with_moved_copies
+from components.data.splitting_points import counted, split_by_label
 from components.data.vocabulary import codes, vocabulary
-from components.errors import DataError
+from components.errors import SettingsError
 from components.settings.sample_prepare import SamplePrepareSettings
-from components.storage.atomic import new_folder, write_json
-
-TRAIN, VALIDATION, TEST = range(3)
+from components.storage.atomic import new_folder
 
 
 def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSettings) -> list[str]:
@@ -23,6 +24,7 @@ def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSetting
 
     Raises:
         DataError: A split would be empty, or training would see one label only.
+        SettingsError: Copies are to be moved of what is no image.
     """
     samples, labels, source = read_samples(ingested)
     ids = vocabulary(samples["label"])
@@ -33,6 +35,12 @@ def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSetting
     order = np.argsort(split, kind="stable")
     values, label, split = values_of(samples)[order], label[order], split[order]
     rows = samples["row"].to_numpy()[order]
+    if settings.moved_copies:
+        trained = int(counts[TRAIN])
+        copies = _copies(values[:trained], source["shape"], settings.moved_copies)
+        again = np.concatenate([np.tile(np.arange(trained), len(copies) // trained), np.arange(trained, len(split))])
+        values = np.concatenate([copies, values[trained:]])
+        label, split, rows = label[again], split[again], rows[again]
     record: dict[str, Any] = {
         "format": 1,
         "digest": content_digest(values, label, split, ids.to_list()),
@@ -43,76 +51,25 @@ def prepare_samples(ingested: Path, folder: Path, settings: SamplePrepareSetting
         "users": 0,
         "items": len(ids),
         "events": len(samples),
-        "points": int(counts[TRAIN]),
+        "points": int((split == TRAIN).sum()),
         "events_per_split": {name: int(count) for name, count in zip(SPLITS, counts, strict=True)},
     }
     with new_folder(folder) as temporary:
         table = pl.DataFrame(
             {"row": rows, "label": label, "values": pl.Series(values, dtype=pl.Array(pl.Float32, values.shape[1]))}
         )
-        for number, name in enumerate(SPLITS):
-            part = table.filter(pl.Series(split == number))
-            if number == TRAIN:
-                part = part.with_columns(point=pl.int_range(len(part), dtype=pl.Int64))
-            part.write_parquet(temporary / f"{name}.parquet")
-        pl.DataFrame({"item": np.arange(len(ids), dtype=np.int32), "id": ids}).join(
-            labels, on="id", how="left", maintain_order="left"
-        ).with_columns(train_events=pl.Series(seen, dtype=pl.Int64)).write_parquet(temporary / "items.parquet")
-        write_json(temporary / RECORD_FILE, record)
+        write_points(temporary, table, split, counted(labels, ids, seen), record)
     parts = ", ".join(f"{count:,} {name}" for name, count in record["events_per_split"].items())
-    return [f"{len(samples):,} samples of {len(ids)} labels: {parts}"]
+    lines = [f"{len(samples):,} samples of {len(ids)} labels: {parts}"]
+    if settings.moved_copies:
+        lines.append(f"{record['points']:,} points to learn from, moved copies of the training images among them")
+    return lines
 
 
-class SplitSettings(Protocol):
-    """Shares of a split."""
-
-    @property
-    def validation_share(self) -> float:
-        """For validation."""
-
-    @property
-    def test_share(self) -> float:
-        """For the test, where the source has none of its own."""
-
-    @property
-    def seed(self) -> int:
-        """Of the draw."""
-
-
-def split_by_label(
-    label: np.ndarray, apart: np.ndarray | None, settings: SplitSettings, *, what: str, labels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divide every label in the same shares; what the source keeps for a test stays the test.
-
-    Args:
-        label: ``(N,)`` number of the label.
-        apart: ``(N,)`` bool, the source's own test; None where it has none.
-        settings: The shares.
-        what: Is divided, in plural, for messages.
-        labels: How many there are.
-
-    Returns:
-        The split ``(N,)`` int8, and the training count of each label.
-
-    Raises:
-        DataError: A split would be empty, or training would see one label only.
-    """
-    random = np.random.default_rng(settings.seed)
-    split = np.full(len(label), TRAIN, dtype=np.int8)
-    if apart is not None:
-        split[apart] = TEST
-    for number in range(int(label.max()) + 1):
-        own = random.permutation(np.flatnonzero((label == number) & (split == TRAIN)))
-        test = 0 if apart is not None else round(len(own) * settings.test_share)
-        validation = round(len(own) * settings.validation_share)
-        split[own[:test]] = TEST
-        split[own[test : test + validation]] = VALIDATION
-    counts = np.bincount(split, minlength=len(SPLITS))
-    seen = np.bincount(label[split == TRAIN], minlength=labels)
-    if counts.min() == 0 or (seen > 0).sum() < 2:
-        raise DataError(
-            f"of {len(label):,} {what} {counts[TRAIN]:,} are for training, with {int((seen > 0).sum())} labels; "
-            f"{counts[VALIDATION]:,} for validation, {counts[TEST]:,} for the test",
-            f"Bring more {what}, or change prepare.validation_share and prepare.test_share in params.yaml.",
+def _copies(values: np.ndarray, shape: list[int], steps: int) -> np.ndarray:
+    if len(shape) != 2:
+        raise SettingsError(
+            f"`prepare.moved_copies` is for images, and these samples have {' x '.join(map(str, shape))} values",
+            "Set it to 0.",
         )
-    return split, seen
+    return with_moved_copies(values, (shape[0], shape[1]), steps)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from components.data.dataset import RECORD_FILE, SPLITS
-from components.data.preparing_samples import TRAIN, split_by_label
+from components.data.dataset import SPLITS
+from components.data.points import TRAIN, write_points
+from components.data.splitting_points import counted, split_by_label
 from components.data.texts import TOKENIZER_FILE, TextDataset, content_digest, read_texts
 from components.data.tokenizing import read_tokenizer_file, tokens_of, trained_tokenizer
 from components.data.vocabulary import codes, vocabulary
 from components.errors import DataError
 from components.settings.text_prepare import TextPrepareSettings
-from components.storage.atomic import new_folder, write_json
+from components.storage.atomic import new_folder
 from components.storage.digests import file_digest
 
 
@@ -82,15 +83,7 @@ def prepare_texts(ingested: Path, folder: Path, settings: TextPrepareSettings, r
                 "tokens": pl.Series([one.tolist() for one in arranged], dtype=pl.List(pl.Int32)),
             }
         )
-        for number, name in enumerate(SPLITS):
-            part = table.filter(pl.Series(dataset.split == number))
-            if number == TRAIN:
-                part = part.with_columns(point=pl.int_range(len(part), dtype=pl.Int64))
-            part.write_parquet(temporary / f"{name}.parquet")
-        pl.DataFrame({"item": np.arange(len(ids), dtype=np.int32), "id": ids}).join(
-            labels, on="id", how="left", maintain_order="left"
-        ).with_columns(train_events=pl.Series(seen, dtype=pl.Int64)).write_parquet(temporary / "items.parquet")
-        write_json(temporary / RECORD_FILE, record)
+        write_points(temporary, table, dataset.split, counted(labels, ids, seen), record)
     parts = ", ".join(f"{count:,} {name}" for name, count in record["events_per_split"].items())
     return [
         f"{len(texts):,} texts of {len(ids)} labels: {parts}",

@@ -1,31 +1,22 @@
 """Samples with a label: what is read of them, how they are checked, and their prepared data set.
 
-A prepared set of samples is a folder like that of histories (:mod:`components.data.dataset`), with other columns:
-
-``train.parquet``, ``validation.parquet``, ``test.parquet``
-    ``row`` int64 (number in the source, from 0), ``label`` int32 (place in ``items.parquet``), ``values`` (D numbers,
-    float32); ``train`` has ``point`` int64 as well, 0 to P - 1 in the order of the rows.
-``items.parquet``
-    The labels: ``item`` int32, ``id`` text, ``title`` text or null, ``train_events`` int64.
-``dataset.json``
-    Counts, shape of a sample, the source's digest, and ``digest``: SHA-256 over the content.
+A prepared set of samples is a set of points (:mod:`components.data.points`) with ``values`` (D numbers, float32); its
+record has the ``shape`` of a sample as well. Where ``prepare.moved_copies`` asks for copies of images, all training
+images come first, and after them all again for each move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from components.data.dataset import RECORD_FILE, SPLITS, Split
+from components.data.points import PointDataset, Splits, read_ingested, read_points
 from components.data.rows import SourceFile
-from components.errors import DataError, IntegrityError
-from components.storage.atomic import read_json
 from components.storage.digests import array_digest, record_digest
 
 
@@ -56,41 +47,19 @@ class RawSamples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SampleDataset:
-    """All samples of all splits, training samples first.
+class SampleDataset(PointDataset):
+    """All samples of all splits.
 
     Attributes:
-        record: The content of ``dataset.json``.
         values: ``(N, D)`` float32.
-        label: ``(N,)`` int64.
-        split: ``(N,)`` int8, 0 for training, 1 for validation, 2 for test samples.
-        folder: Where it was read from.
     """
 
-    record: dict[str, Any]
     values: np.ndarray
-    label: np.ndarray
-    split: np.ndarray
-    folder: Path
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the content."""
-        return str(self.record["digest"])
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample."""
         return tuple(self.record["shape"])
-
-    def rows(self, split: Split) -> np.ndarray:
-        """Row numbers of a split's samples, ascending."""
-        return np.flatnonzero(self.split == SPLITS.index(split))
-
-    @cached_property
-    def catalogue(self) -> pl.DataFrame:
-        """The labels: ``item``, ``id``, ``title``, ``train_events``."""
-        return _table(self.folder / "items.parquet")
 
 
 def content_digest(values: np.ndarray, label: np.ndarray, split: np.ndarray, ids: list[str]) -> str:
@@ -111,57 +80,16 @@ def values_of(table: pl.DataFrame) -> np.ndarray:
 
 
 def read_samples(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
-    """What ingest wrote of a source of samples: samples, labels, and ``source.json``.
-
-    Raises:
-        DataError: A file is missing, or it is no source of samples.
-        IntegrityError: The samples are not those that ``source.json`` describes.
-    """
-    record = read_json(folder / "source.json")
-    samples, labels = _table(folder / "events.parquet", "ingest"), _table(folder / "items.parquet", "ingest")
-    if "values" not in samples.columns:
-        raise DataError(f"{folder / 'events.parquet'} holds events, not samples", "Choose another `source` or `task`.")
-    if samples_digest(samples) != record["digest"]:
-        raise IntegrityError(
-            f"{folder / 'events.parquet'} does not hold the samples that source.json describes",
-            "Run the stage `ingest` again.",
-        )
-    return samples, labels, record
+    """What ingest wrote of a source of samples; see :func:`components.data.points.read_ingested`."""
+    return read_ingested(folder, "samples", {"values"}, samples_digest)
 
 
 def read_sample_dataset(folder: Path) -> SampleDataset:
-    """Read a prepared set of samples and check it against its own digest.
-
-    Raises:
-        DataError: A file or column is missing.
-        IntegrityError: The content is not what the digest says.
-    """
-    record = read_json(folder / RECORD_FILE)
-    tables = [_table(folder / f"{name}.parquet") for name in SPLITS]
-    try:
-        dataset = SampleDataset(
-            record=record,
-            values=np.concatenate([values_of(table) for table in tables]),
-            label=np.concatenate([table["label"].to_numpy() for table in tables]).astype(np.int64),
-            split=np.repeat(np.arange(len(SPLITS), dtype=np.int8), [len(table) for table in tables]),
-            folder=folder,
-        )
-        points = tables[0]["point"].to_numpy()
-        ids = dataset.catalogue["id"].to_list()
-    except (KeyError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{folder} is no prepared set of samples: {error}", "Run the stage `prepare` again.") from None
-    sound = content_digest(dataset.values, dataset.label, dataset.split, ids) == dataset.digest
-    if not sound or not np.array_equal(points, np.arange(len(points))):
-        raise IntegrityError(
-            f"{folder} is not the data set that its record describes", "Run the stage `prepare` again."
-        )
-    return dataset
+    """A prepared set of samples; see :func:`components.data.points.read_points`."""
+    return read_points(folder, "samples", _of_splits)
 
 
-def _table(path: Path, stage: str = "prepare") -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", f"Run the stage `{stage}` again.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}", f"Run the stage `{stage}` again.") from None
+def _of_splits(read: Splits) -> tuple[SampleDataset, str]:
+    values = np.concatenate([values_of(table) for table in read.tables])
+    dataset = SampleDataset(read.record, read.label, read.split, read.folder, values)
+    return dataset, content_digest(values, read.label, read.split, read.ids)

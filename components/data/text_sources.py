@@ -153,6 +153,11 @@ def _csv(path: Path, settings: TextTableSource, wanted: list[str]) -> pl.DataFra
     # What is no character of the encoding becomes U+FFFD, by which the row is known later.
     decoded = content.decode(encoding, errors="replace")
     header = decoded.partition("\n")[0]
+    if "\0" in header or "\ufffd" in header:
+        raise DataError(
+            f"the first line of {path.name} is no text in {settings.encoding}",
+            "Set source.encoding in params.yaml to what the file is written in, e.g. gb18030, latin-1, utf-16.",
+        )
     return pl.read_csv(decoded.encode(), separator=separator_of(path, header, wanted), infer_schema=False)
 
 

@@ -20,6 +20,9 @@ class SamplePrepareSettings(Settings):
     """Share of the samples that no training sees; not used where the source has its own test samples."""
     seed: int = Field(default=0, ge=0)
     """Of the split."""
+    moved_copies: int = Field(default=0, ge=0, le=4)
+    """Of images: each training image is learned from again at every place that so many steps of a pixel up, down, left
+    or right reach, 1: four copies, 2: twelve. The teacher labels every copy. 0: none."""
 
     @model_validator(mode="after")
     def _leaves_training_samples(self) -> SamplePrepareSettings:

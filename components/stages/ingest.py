@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from components.data.ingesting import ingest, summary
-from components.data.ingesting_samples import ingest_samples, sample_summary
-from components.data.ingesting_texts import ingest_texts, text_summary
+from components.data.ingesting_points import point_summary
+from components.data.ingesting_samples import ingest_samples
+from components.data.ingesting_texts import ingest_texts
 from components.data.sample_sources import open_samples
 from components.data.sources import open_source
 from components.data.subject_key import subject_key
@@ -25,10 +26,10 @@ def work(workspace: Workspace) -> None:
     settings: SourceSection = workspace.settings("source", union)
     if isinstance(settings, SampleSource):
         found = ingest_samples(open_samples(settings, workspace.root), settings)
-        lines = sample_summary(found.record)
+        lines = point_summary(found.record, "samples")
     elif isinstance(settings, TextSource):
         found = ingest_texts(open_texts(settings, workspace.root), settings)
-        lines = text_summary(found.record)
+        lines = point_summary(found.record, "texts")
     else:
         key = subject_key(workspace.root / ".recstill" / "keys") if settings.exclude else None
         found = ingest(open_source(settings, workspace.root), settings, datetime.now(UTC), key)

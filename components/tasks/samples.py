@@ -20,6 +20,8 @@ from components.tasks.contract import Baseline
 from components.tasks.held_out_samples import HeldOutSamples, held_out_samples
 from components.tasks.labelled import LabelledTask
 
+_NEVER = -50.0  # A logarithm of a probability, far below any other.
+
 
 class SampleTask(LabelledTask):
     """What all of them share; the outcomes are the labels, unless a subclass says otherwise.
@@ -67,14 +69,20 @@ class SampleTask(LabelledTask):
         """The commonest label, and a linear model on the same values."""
         from sklearn.linear_model import LogisticRegression
 
-        rows, sizes = self.dataset.rows("train"), self.sizes
+        # Moved copies would only blur what has one weight a place.
+        rows, sizes = np.arange(self.dataset.record["events_per_split"]["train"]), self.sizes
         mean, scale = (np.array(sizes[name]) for name in ("mean", "scale"))
         linear = LogisticRegression(max_iter=1000)
         linear.fit((self.dataset.values[rows] - mean) / scale, self.dataset.label[rows])
 
         def of_linear(batch: EvaluationBatch) -> torch.Tensor:
-            found = linear.decision_function((batch.feed["values"] - mean) / scale)
-            return torch.from_numpy(found.reshape(len(batch.targets), -1))
+            values = (batch.feed["values"] - mean) / scale
+            if self.outcomes == 1:
+                return torch.from_numpy(linear.decision_function(values)[:, None])
+            # A label that only the test has is never told.
+            scores = np.full((len(values), self.outcomes), _NEVER)
+            scores[:, linear.classes_] = linear.predict_log_proba(values)
+            return torch.from_numpy(np.maximum(scores, _NEVER))
 
         return {"commonest": self.commonest(), "linear": Baseline("Logistic regression", of_linear)}
 

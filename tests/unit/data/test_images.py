@@ -14,9 +14,15 @@ from PIL import Image
 from components.data.idx_images import read_idx_images
 from components.data.image_folder import read_image_folder
 from components.data.ingesting_samples import ingest_samples
+from components.data.preparing_samples import prepare_samples
 from components.data.sample_sources import open_samples
-from components.errors import DataError, IntegrityError
-from components.settings.sample_source import DigitsSource, IdxImagesSource, ImageFolderSource
+from components.data.samples import RawSamples
+from components.data.shifting import moved, moves
+from components.errors import DataError, IntegrityError, SettingsError
+from components.settings.sample_prepare import SamplePrepareSettings
+from components.settings.sample_source import DigitsSource, IdxImagesSource, ImageFolderSource, SyntheticSamplesSource
+from components.storage.atomic import write_json
+from components.tasks.building import open_task
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -125,3 +131,36 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
         read_image_folder(tmp_path / "none")
     with pytest.raises(DataError, match="no image in the folders"):
         read_image_folder(tmp_path)
+
+
+def test_copies_are_moved_over_the_background_and_are_points_of_their_own(tmp_path: Path) -> None:
+    assert [len(moves(steps)) for steps in range(3)] == [1, 5, 13] and moves(2)[0] == (0, 0)
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    assert moved(image, 1, -2, 9).tolist() == [[[9, 9, 9, 9], [2, 3, 9, 9], [6, 7, 9, 9]]]
+    # A light background comes in from outside as a light one.
+    images = np.full((30, 6, 6), 255, dtype=np.float32)
+    images[np.arange(30), 2 + np.arange(30) % 2, np.arange(30) // 10 + 1] = np.arange(30)
+    raw = RawSamples(images.reshape(30, 36), pl.Series(["a", "b", "c"] * 10), (6, 6), (), None, "mine")
+    source = SyntheticSamplesSource(kind="synthetic-samples", path="x")
+    found = ingest_samples(raw, source)
+    for name in ("events", "items"):
+        getattr(found, name).write_parquet(tmp_path / f"{name}.parquet")
+    write_json(tmp_path / "source.json", found.record)
+    digests = set()
+    for copies in (0, 1):
+        settings = SamplePrepareSettings(kind="samples", moved_copies=copies)
+        prepare_samples(tmp_path, tmp_path / "dataset", settings)
+        task = open_task("image", tmp_path / "dataset")
+        dataset = task.dataset
+        digests.add(dataset.digest)
+        counts = dataset.record["events_per_split"]
+        assert task.points == counts["train"] * (5 if copies else 1) == len(dataset.rows("train"))
+        assert (task.held_out("validation"), task.held_out("test")) == (counts["validation"], counts["test"])
+    trained = counts["train"]
+    own, copy = (dataset.values[start : start + trained].reshape(-1, 6, 6) for start in (0, trained))
+    assert np.array_equal(copy, moved(own, -1, 0, 255)) and copy.max() == 255 and copy.min() >= 0
+    assert np.array_equal(dataset.label[: 5 * trained], np.tile(dataset.label[:trained], 5))
+    assert dataset.catalogue["train_events"].sum() == trained and len(digests) == 2
+    with pytest.raises(SettingsError, match="these samples have 36 values"):
+        write_json(tmp_path / "source.json", {**found.record, "shape": [36]})
+        prepare_samples(tmp_path, tmp_path / "dataset", settings)

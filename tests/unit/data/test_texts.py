@@ -76,6 +76,9 @@ def test_another_encoding_is_read_or_told(tmp_path: Path) -> None:
     assert found.events["text"].to_list() == [text for _, text in GOOD] and not len(found.rejected)
     (tmp_path / "texts.csv").write_bytes(content.encode("utf-8-sig"))
     assert ingested(tmp_path, "texts.csv").events["label"][8] == "财经"
+    (tmp_path / "texts.csv").write_bytes(content.encode("utf-16"))
+    with pytest.raises(DataError, match=r"first line of texts.csv is no text in utf-8"):
+        ingested(tmp_path, "texts.csv")
     with pytest.raises(SettingsError, match="no such encoding"):
         validated(TextTableSource, {"kind": "text-table", "path": "x", "encoding": "utf-9"}, "source")
 
@@ -108,6 +111,7 @@ def test_a_column_says_what_is_the_test(tmp_path: Path) -> None:
     [
         ([("sport", "a b"), ("sport", "c d")], ("label", "text"), "have the label 'sport'"),
         ([("sport", "a b")], ("label", "body"), "has no column 'text'"),
+        ([], ("label", "text"), "has no texts"),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused(

@@ -12,7 +12,6 @@ import onnx
 import polars as pl
 import pytest
 import torch
-import yaml
 
 from components.compression.groups import Kind, prunable_groups
 from components.compression.surgery import check_mask_equivalence, cut, units_to_keep
@@ -23,14 +22,14 @@ from components.networks.building import network_of, new_network, read_network
 from components.networks.convolution import Convolution, ConvolutionRecord
 from components.settings.evaluation import EvaluationSettings
 from components.settings.network import ConvolutionSettings, PerceptronSettings
-from components.stages import distill, ingest, prepare, prune, quantize, soft_labels, train_baseline, train_teacher
-from components.stages.workspace import Workspace
+from components.stages import ingest, prepare
 from components.storage.atomic import read_json, write_json
 from components.storage.checkpoints import checkpoint_digest
 from components.storage.digests import file_digest
 from components.tasks.batch import Scorer
 from components.tasks.building import open_task
 from components.tasks.predicting import Predicting
+from tests.unit.tasks.whole_runs import TRAINING, run
 
 OPTIMIZATION = {"max_epochs": 2, "patience": 2, "batch_size": 32, "learning_rate": 0.01, "average_decay": 0.9}
 SCENARIO: dict[str, Any] = {
@@ -49,24 +48,12 @@ SCENARIO: dict[str, Any] = {
     "pruning": {"channels_ratio": 0.5, "calibration_batches": 4, "optimization": {**OPTIMIZATION, "max_epochs": 1}},
     "quantization": {"variants": ["fp32", "int8_static", "int8_dynamic"], "calibration_histories": 64},
 }
-TRAINING = (train_teacher, train_baseline, soft_labels, distill, prune, quantize)
-
-
-def run(root: Path, stages: tuple[Any, ...]) -> Path:
-    (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": SCENARIO}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
-        patch.setenv("RECSTILL_THREADS", "1")
-        for stage in stages:
-            stage.work(Workspace("tiny", root))
-    return root / "artifacts" / "tiny"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifacts of a checkout in which the stages up to quantization have run. Read only."""
-    return run(tmp_path_factory.mktemp("image"), (ingest, prepare, *TRAINING))
+    return run(tmp_path_factory.mktemp("image"), "tiny", SCENARIO, (ingest, prepare, *TRAINING))
 
 
 def learned(artifacts: Path) -> dict[str, str]:
@@ -101,7 +88,7 @@ def test_no_stage_that_learns_has_seen_the_test(finished: Path, tmp_path: Path) 
     digest = content_digest(values, label, split, ids)
     write_json(other / "dataset.json", {**record, "digest": digest})
     assert digest != record["digest"] and not images(other, "test") & test
-    assert learned(run(tmp_path, TRAINING)) == learned(finished)
+    assert learned(run(tmp_path, "tiny", SCENARIO, TRAINING)) == learned(finished)
 
 
 def test_the_quantized_student_tells_digits(finished: Path) -> None:

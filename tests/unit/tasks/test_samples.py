@@ -32,24 +32,14 @@ from components.settings.evaluation import BudgetSettings, EvaluationSettings, G
 from components.settings.retraining import ChallengerGateSettings
 from components.settings.sample_prepare import SamplePrepareSettings
 from components.settings.sample_source import SyntheticSamplesSource
-from components.stages import (
-    distill,
-    evaluate,
-    ingest,
-    package,
-    prepare,
-    prune,
-    quantize,
-    soft_labels,
-    train_baseline,
-    train_teacher,
-)
+from components.stages import train_baseline
 from components.stages.workspace import Workspace
 from components.storage.atomic import read_json, write_json
 from components.tasks.building import open_task
 from components.tasks.probabilities import area_under_curve, calibration_error, log_probabilities
 from flows.cli import main
 from tests.stage_modules import ROOT
+from tests.unit.tasks.whole_runs import run
 
 OPTIMIZATION = {"max_epochs": 8, "patience": 8, "batch_size": 64, "learning_rate": 0.01, "average_decay": 0.9}
 SCENARIO: dict[str, Any] = {
@@ -73,21 +63,13 @@ SCENARIO: dict[str, Any] = {
     "budget": {},
     "gate": {"min_retention": 0.5},
 }
-STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which every stage has run. Read only."""
     root = tmp_path_factory.mktemp("samples")
-    (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"binary": SCENARIO}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
-        patch.setenv("RECSTILL_THREADS", "1")
-        for stage in STAGES:
-            stage.work(Workspace("binary", root))
-    return root / "artifacts" / "binary"
+    return run(root, "binary", SCENARIO)
 
 
 def test_the_report_compares_everything_by_the_measures_of_the_task(finished: Path) -> None:
@@ -218,12 +200,16 @@ def ingested(folder: Path, samples: RawSamples, share: float = 1.0) -> pl.DataFr
 def test_bad_samples_are_put_aside_with_row_and_reason(tmp_path: Path) -> None:
     values = raw().values.copy()
     values[3, 1], values[5] = np.nan, values[4]
-    labels = pl.Series([None, *raw().labels[1:]])
+    labels = pl.Series([None, *raw().labels[1:7], " ", "a\tb", "x" * 201, *raw().labels[10:]])
+    values[8] = values[10]  # Of a sample that is bad anyway, the other copy stays.
     rejected = ingested(tmp_path, raw(values=values, labels=labels))
     assert list(rejected.select("row", "reason").iter_rows()) == [
         (1, "label is missing"),
         (4, "a value is missing or not finite"),
         (6, "the same sample again"),
+        (8, "label is missing"),
+        (9, "label holds a control character"),
+        (10, "label is longer than 200 characters"),
     ]
     with pytest.raises(DataError, match="the same sample again"):
         ingested(tmp_path, raw(values=values, labels=labels), share=0.01)
@@ -235,6 +221,22 @@ def test_one_label_is_refused_and_odd_names_are_kept(tmp_path: Path) -> None:
     ingested(tmp_path, raw())
     prepare_samples(tmp_path, tmp_path / "dataset", SamplePrepareSettings(kind="samples"))
     assert set(read_sample_dataset(tmp_path / "dataset").catalogue["id"]) == {"no", "a/b ç"}
+
+
+def test_a_label_that_only_the_test_has_is_never_told_by_what_has_not_seen_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = pl.Series(["a", "c"] * 20 + ["a", "b", "c"])
+    values = random.standard_normal((43, 4)) + (labels == "c").to_numpy()[:, None] * 5
+    is_test = np.arange(43) >= 40
+    ingested(tmp_path, RawSamples(values, labels, (2, 2), (), is_test, "mine"))
+    prepare_samples(tmp_path, tmp_path / "dataset", SamplePrepareSettings(kind="samples"))
+    task = open_task("image", tmp_path / "dataset")
+    linear = task.baselines(EvaluationSettings())["linear"].scorer
+    judged = task.judge(linear, task.evaluation_batches("test", 8))
+    assert judged.values.tolist() == [1, 0, 1] and judged.figures["log_loss"] > 10
+    with pytest.raises(DataError, match="with 1 of 3 labels"):
+        ingested(tmp_path, RawSamples(values, labels, (2, 2), (), (labels != "a").to_numpy(), "mine"))
+        prepare_samples(tmp_path, tmp_path / "other", SamplePrepareSettings(kind="samples"))
 
 
 def test_a_damaged_set_is_noticed(tmp_path: Path) -> None:
