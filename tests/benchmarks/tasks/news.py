@@ -1,10 +1,16 @@
-"""``news``: Reuters R8 with its official split; each seed has a validation split of its own."""
+"""``news``: Reuters R8 with its official split; the seeds are those of the trainings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.benchmarks.tasks.runs import SHIPPED, Benchmark, Figure, Run, costs, difference, level
+from tests.benchmarks.tasks.runs import SHIPPED, Benchmark, Figure, Run, costs, difference, level, mean_of
+
+
+def package_ratio(run: Run) -> float:
+    """Bytes of all files of the package as a share of one teacher member's fp32 weights."""
+    files = (run.artifacts / "package").iterdir()
+    return float(sum(file.stat().st_size for file in files) / run.metrics["contenders"]["teacher_member"]["bytes"])
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
@@ -16,6 +22,8 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
         # Against the same student that has seen no teacher.
         difference("news_gain", runs, "student", "baseline"),
         *costs("news", runs),
+        # The budget is of the model file alone; a package also holds the tokenizer, which the teacher needs too.
+        mean_of("news_package_ratio", runs, package_ratio),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -54,12 +55,14 @@ class Run:
         scenario: What was run there.
         seed: Of its trainings.
         seconds: Wall seconds of the command.
+        cpu_seconds: Processor seconds of it and of all that it started: what a busy machine does not change much.
     """
 
     root: Path
     scenario: str
     seed: int
     seconds: float
+    cpu_seconds: float
 
     @property
     def artifacts(self) -> Path:
@@ -105,12 +108,14 @@ def run_scenario(benchmark: Benchmark, seed: int, folder: Path) -> Run:
     subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
     made = ("seed={seed}", *benchmark.changes)
     changes = [f"scenarios.{benchmark.scenario}.{change.replace('{seed}', str(seed))}" for change in made]
-    started = time.monotonic()
+    started, before = time.monotonic(), os.times()
     command = [str(BIN / "recstill"), "run", benchmark.scenario, *(word for one in changes for word in ("--set", one))]
     done = subprocess.run(command, cwd=root, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed in {root}")
-    return Run(root, benchmark.scenario, seed, time.monotonic() - started)
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return Run(root, benchmark.scenario, seed, time.monotonic() - started, used)
 
 
 def level(name: str, runs: Sequence[Run], contender: str) -> Figure:
@@ -137,6 +142,7 @@ def costs(prefix: str, runs: Sequence[Run]) -> list[Figure]:
         mean_of(f"{prefix}_bytes_ratio", runs, lambda run: run.metrics["shipped_bytes_ratio"]),
         mean_of(f"{prefix}_latency_ratio", runs, lambda run: run.metrics["shipped_latency_ratio"]),
         mean_of(f"{prefix}_run_s", runs, lambda run: run.seconds),
+        mean_of(f"{prefix}_run_cpu_s", runs, lambda run: run.cpu_seconds),
     ]
 
 
