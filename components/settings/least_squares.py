@@ -1,4 +1,4 @@
-"""``teacher.optimization`` in closed form, and that of any other network."""
+"""How networks are trained: by AdamW, or a matrix factorization in closed form."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.settings.base import Settings
+from components.settings.least_squares import OptimizationSection
 from components.settings.network import CausalTransformerSettings, NetworkSection
 from components.settings.training import OptimizationSettings
 
@@ -14,3 +15,5 @@ class StudentSettings(Settings):
     """Shape before pruning."""
     optimization: OptimizationSettings = OptimizationSettings()
     """How it is trained."""
+    without_teacher: OptimizationSection | None = None
+    """How it is trained without a teacher, to compare with. None: as with one."""

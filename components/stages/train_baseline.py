@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 
 from components.networks.building import write_network
+from components.settings.least_squares import LeastSquaresSettings
 from components.settings.student import StudentSettings
+from components.settings.threads import threads_per_network
 from components.settings.training import TrainerSettings
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
 from components.tasks.building import open_task
 from components.training.fitting import fit, initial_network
+from components.training.least_squares import fit_least_squares
 
 
 def work(workspace: Workspace) -> None:
@@ -22,17 +25,22 @@ def work(workspace: Workspace) -> None:
     seed = workspace.value("seed")
     task = open_task(workspace.value("task"), workspace.artifacts / "dataset", settings.network.max_length)
     network = initial_network(settings.network, task.outcomes, seed, task.sizes)
+    optimization = settings.without_teacher or settings.optimization
     with training_scratch(workspace, "train_baseline") as scratch:
-        result = fit(
-            network,
-            task,
-            settings.optimization,
-            trainer,
-            seed,
-            name="baseline",
-            scratch=scratch,
-            scenario=workspace.scenario,
-        )
+        if isinstance(optimization, LeastSquaresSettings):
+            threads = threads_per_network()
+            result = fit_least_squares(network, task, optimization, name="baseline", threads=threads)
+        else:
+            result = fit(
+                network,
+                task,
+                optimization,
+                trainer,
+                seed,
+                name="baseline",
+                scratch=scratch,
+                scenario=workspace.scenario,
+            )
         if not result.leads:
             return
         with new_folder(workspace.artifacts / "baseline") as folder:

@@ -39,6 +39,8 @@ class Batch(NamedTuple):
             asked for: it gives them no chance when it is judged by what was observed. None: all are asked for.
         known: The same of all that was observed at a point, shown or asked for: the teacher has seen it when it made
             its labels, and gives it no chance; nor does the student when it is judged by them.
+        whole: Inputs that hold all that was observed at each point, as the teacher has seen it: the student reads them
+            when it is judged by labels. None: ``inputs``.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -48,6 +50,7 @@ class Batch(NamedTuple):
     labels: SoftLabels | None = None
     left_out: Pairs | None = None
     known: Pairs | None = None
+    whole: tuple[torch.Tensor, ...] | None = None
 
 
 class EvaluationBatch(NamedTuple):

@@ -43,8 +43,8 @@ class TopN(Task):
     """A point is a user, K the catalogue.
 
     The inputs are ``items`` ``(B, length)`` int64, the user's different training items padded on the right with item 0,
-    and ``length`` ``(B,)`` int64. In training, a network sees a part of the items and is asked for the rest; in a soft
-    label the teacher has seen all of them, and none of them has a chance.
+    and ``length`` ``(B,)`` int64. When it is judged by what was taken, a network sees a part of the items and is asked
+    for the rest; a soft label is made from all of them and gives none of them a chance, and a student sees as much.
 
     Attributes:
         dataset: Where the events come from; only who took what, and the split, counts.
@@ -161,6 +161,7 @@ class TopN(Task):
             step_points=step_points,
             left_out=_tensors(row[left_out], item[left_out]),
             known=_tensors(row, item),
+            whole=self.inputs_of(self._sets.feed(self._users[points])),
         )
 
     def calibration(self, count: int, seed: int) -> list[Feed]:

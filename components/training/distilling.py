@@ -9,7 +9,7 @@ import torch
 
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings, check_cache
-from components.settings.losses import CrossEntropyLoss, DivergenceLoss, LossSettings
+from components.settings.losses import CrossEntropyLoss, DivergenceLoss, LossSettings, SampledCrossEntropyLoss
 from components.settings.training import OptimizationSettings
 from components.tasks.batch import Batch
 from components.tasks.contract import Task
@@ -84,10 +84,33 @@ class DistillationTraining(NetworkTraining):
         return self._sum(batch, [term for term in self._further if not needs_companion(term)])
 
     def _sum(self, batch: Batch, further: Sequence[LossSettings]) -> torch.Tensor:
-        labels = self._labels_of(batch)
-        step = Step(
+        labels, steps = self._labels_of(batch), {}
+
+        def step(observed: bool) -> Step:
+            """What terms of what was observed look at, or those of the teacher's labels."""
+            inputs = batch.inputs if observed or batch.whole is None else batch.whole
+            if id(inputs) not in steps:
+                steps[id(inputs)] = self._step(batch, labels, inputs)
+            return steps[id(inputs)]
+
+        total = None
+        if self._hard is not None or self._soft is not None:
+            for objective in self._pair(batch, labels):
+                value = step(isinstance(objective, HardObjective)).judged(objective, self.network.head)
+                total = value if total is None else total + value
+        for term in further:
+            weight = self._weight(term)
+            # What is trained beside the network stays part of every step: devices wait for one another's gradients.
+            if weight or needs_companion(term):
+                observed = isinstance(term, CrossEntropyLoss | SampledCrossEntropyLoss)
+                value = weight * term_sum(term, step(observed), self.companions)
+                total = value if total is None else total + value
+        return step(True).hidden.sum() * 0.0 if total is None else total
+
+    def _step(self, batch: Batch, labels: SoftLabels, inputs: tuple[torch.Tensor, ...]) -> Step:
+        return Step(
             network=self.network,
-            hidden=self.network.encode(*batch.inputs),
+            hidden=self.network.encode(*inputs),
             targets=batch.targets,
             labels=labels,
             smoothing=self.optimization.label_smoothing,
@@ -97,18 +120,6 @@ class DistillationTraining(NetworkTraining):
             left_out=batch.left_out,
             known=batch.known,
         )
-        total = None
-        if self._hard is not None or self._soft is not None:
-            for objective in self._pair(batch, labels):
-                value = step.judged(objective, self.network.head)
-                total = value if total is None else total + value
-        for term in further:
-            weight = self._weight(term)
-            # What is trained beside the network stays part of every step: devices wait for one another's gradients.
-            if weight or needs_companion(term):
-                value = weight * term_sum(term, step, self.companions)
-                total = value if total is None else total + value
-        return step.hidden.sum() * 0.0 if total is None else total
 
     def _pair(self, batch: Batch, labels: SoftLabels) -> list[Objective]:
         """Both in one pass, unless they do not ask for the same outcomes."""

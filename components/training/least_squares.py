@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.optimize import minimize_scalar
 
 from components.errors import SettingsError, TrainingError
 from components.networks.contract import PredictionNetwork
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 _BATCH = 256
 _CELLS = 1 << 23  # Numbers of the largest array that a half step makes.
 _STEEPEST = 200.0
+# Small rows make the first half steps linear: power iteration, which finds the large directions first.
+_BEGIN = 0.3
 
 
 def fit_least_squares(
@@ -135,7 +136,7 @@ def _sweeps(
     tell: Callable[[str], None],
 ) -> tuple[list[Epoch], dict[str, torch.Tensor]]:
     weights = settings.unobserved, settings.regularization
-    of_items, table = taken.T.tocsr(), network.item.weight.detach().clone()
+    of_items, table = taken.T.tocsr(), network.item.weight.detach() * _BEGIN
     curve: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     since = 0
@@ -183,22 +184,25 @@ def _loss(
 
 def _likeliest_scale(network: MatrixFactorization, task: Task) -> float:
     """The factor on ``x . v`` under which the held-out items of the validation points are likeliest."""
-    factor = float(network.scale.exp())
+    coarse = np.geomspace(1.0, _STEEPEST, 12)
+    best = int(np.argmin(_surprise(network, task, coarse)))
+    fine = np.geomspace(coarse[max(0, best - 1)], coarse[min(best + 1, len(coarse) - 1)], 9)
+    return float(fine[np.argmin(_surprise(network, task, fine))])
 
-    def surprise(log_scale: float) -> float:
-        total, points = 0.0, 0
-        for batch in task.evaluation_batches("validation", _BATCH):
-            logits = network(*batch.inputs) * (float(np.exp(log_scale)) / factor)
-            if batch.seen is not None:
-                aimed = logits.gather(1, batch.targets[:, None])
-                logits[batch.seen] = LEAST
-                logits.scatter_(1, batch.targets[:, None], aimed)
-            total += float(torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum"))
-            points += len(batch.targets)
-        return total / points
 
-    found = minimize_scalar(surprise, bounds=(0.0, np.log(_STEEPEST)), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(round(float(found.x), 2)))
+def _surprise(network: MatrixFactorization, task: Task, scales: np.ndarray) -> np.ndarray:
+    """Mean negative log-likelihood of the validation points at each scale, items that were taken left out."""
+    now, total, points = float(network.scale.exp()), np.zeros(len(scales)), 0
+    for batch in task.evaluation_batches("validation", _BATCH):
+        logits = network(*batch.inputs) / now
+        aimed = logits.gather(1, batch.targets[:, None])
+        if batch.seen is not None:
+            logits[batch.seen] = LEAST
+            logits.scatter_(1, batch.targets[:, None], aimed)
+        for place, scale in enumerate(scales.tolist()):
+            total[place] += float((torch.logsumexp(scale * logits, dim=1) - scale * aimed[:, 0]).sum())
+        points += len(batch.targets)
+    return total / points
 
 
 def _of_like_length(count: np.ndarray, dim: int) -> Iterator[np.ndarray]:

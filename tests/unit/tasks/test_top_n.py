@@ -13,11 +13,13 @@ import pytest
 import torch
 import yaml
 
+from components.compression.surgery import check_mask_equivalence, cut
 from components.compression.variants import scores_of
 from components.errors import DataError, SettingsError
-from components.networks.building import read_network
+from components.networks.building import new_network, read_network
 from components.networks.matrix_factorization import user_rows
 from components.serving.predictor import Predictor
+from components.settings.top_n_network import MatrixFactorizationSettings
 from components.stages import (
     distill,
     evaluate,
@@ -161,6 +163,8 @@ def test_an_epoch_asks_every_user_once_for_what_it_does_not_show(task: TopN) -> 
             assert set(left_out) == (set(shown) if len(whole[point]) > 1 else set())
             assert not set(left_out) & set(asked)
             assert set(batch.known[1][batch.known[0] == row].tolist()) == whole[point]
+            seen, count = batch.whole  # type: ignore[misc]
+            assert set(seen[row, : count[row]].tolist()) == whole[point]
         points += batch.points.tolist()
     assert sorted(points) == list(range(task.points))
     again, other = (list(task.training_batches(16, seed=1, epoch=epoch)) for epoch in (0, 1))
@@ -222,6 +226,20 @@ def test_conjugate_gradients_solve_each_user_s_system() -> None:
     found = user_rows(rows, ridge, prior[None], torch.linalg.inv(prior)[None], 6)
     system = prior + rows.transpose(1, 2) @ rows + ridge * torch.eye(5)
     torch.testing.assert_close(found, torch.linalg.solve(system, rows.sum(1)))
+
+
+def test_a_factorization_cut_to_half_its_width_is_the_masked_one_and_can_be_trained() -> None:
+    torch.manual_seed(0)
+    settings = MatrixFactorizationSettings(kind="matrix_factorization", dim=16, steps=4)
+    network = new_network(settings, 30, {"item_sets": True})
+    inputs = torch.randint(0, 30, (5, 7)), torch.tensor([1, 7, 3, 2, 5])
+    network(*inputs).square().sum().backward()
+    assert all(part.grad is not None and part.grad.abs().sum() > 0 for part in network.parameters())
+    groups = network.groups
+    kept = {groups[0].name: torch.arange(0, 16, 2)}
+    smaller = cut(network, groups, kept)
+    assert check_mask_equivalence(network, smaller, groups, kept, [inputs]) < 1e-6
+    assert smaller.hidden_dim == 8
 
 
 @pytest.mark.parametrize(("place", "made_from"), [("teacher/member-0", "teacher_member"), ("student", "student")])
