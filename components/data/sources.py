@@ -7,6 +7,7 @@ from pathlib import Path
 from components.data.published import CatalogueEntry, PublishedSet, read_entry
 from components.data.rated_movies import RatedMovies
 from components.data.rows import Source
+from components.data.sequences import Sequences
 from components.data.split_tables import open_split
 from components.data.synthetic import SyntheticLog
 from components.data.synthetic_clicks import SyntheticClicks
@@ -17,7 +18,7 @@ from components.settings.labelled_source import (
     RatedMoviesSource,
     SyntheticClicksSource,
 )
-from components.settings.source import PublishedSource, SourceSettings, TableSource
+from components.settings.source import PublishedSource, SequenceSource, SourceSettings, TableSource
 from components.settings.split_source import SplitSource
 
 
@@ -34,6 +35,8 @@ def open_source(settings: SourceSettings | LabelledSource | SplitSource, root: P
     """
     if isinstance(settings, PublishedSource):
         return PublishedSet(read_entry(root / settings.path, CatalogueEntry))
+    if isinstance(settings, SequenceSource):
+        return Sequences(root / settings.path)
     if isinstance(settings, RatedMoviesSource):
         return RatedMovies(settings, root)
     if isinstance(settings, SyntheticClicksSource):

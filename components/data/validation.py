@@ -97,6 +97,11 @@ class Validation:
         )
         if left_out is not None:
             parsed = parsed.filter(~left_out)
+        self.rows += len(parsed)
+        if "refused" in raw.columns:
+            refused = raw["refused"].gather(parsed["row"] - self._seen)
+            self._put_aside(batch, parsed["row"].filter(refused.is_not_null()), refused.drop_nulls())
+            parsed = parsed.filter(refused.is_null())
         good, failures = self._schema.filter(parsed)
         self._good.append(good.select("user", "item", "timestamp", "row"))
         if len(good) < len(parsed):
@@ -104,20 +109,23 @@ class Validation:
             reason = pl.coalesce(
                 pl.when(pl.col(rule) == "invalid").then(pl.lit(reason)) for rule, reason in _REASONS.items()
             )
-            places = details["row"] - self._seen
-            self._bad.append(
-                pl.DataFrame(
-                    {
-                        "file": pl.repeat(batch.file, len(places), eager=True),
-                        "row": places + batch.first,
-                        **{name: raw[name].gather(places).cast(pl.String) for name in ("user", "item", "timestamp")},
-                        "reason": details.select(reason.alias("reason"))["reason"],
-                    }
-                )
-            )
+            self._put_aside(batch, details["row"], details.select(reason.alias("reason"))["reason"])
         self._starts.append((self._seen, batch.file, batch.first))
         self._seen += len(raw)
-        self.rows += len(parsed)
+
+    def _put_aside(self, batch: RawRows, rows: pl.Series, reasons: pl.Series) -> None:
+        raw, places = batch.rows, rows - self._seen
+        number = raw["line"].gather(places) if "line" in raw.columns else places + batch.first
+        self._bad.append(
+            pl.DataFrame(
+                {
+                    "file": pl.repeat(batch.file, len(places), eager=True),
+                    "row": number.cast(pl.Int64),
+                    **{name: raw[name].gather(places).cast(pl.String) for name in ("user", "item", "timestamp")},
+                    "reason": reasons,
+                }
+            )
+        )
 
     def finish(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """All good rows as an :class:`EventTable`, and the quarantine.

@@ -113,4 +113,22 @@ class SyntheticSource(EventSelection):
         return self
 
 
-SourceSettings = Annotated[PublishedSource | TableSource | SyntheticSource, Field(discriminator="kind")]
+class SequenceSource(EventSelection):
+    """Histories, one a line: ``user item item ...``, oldest first; plain text or ``.gz``.
+
+    Nothing says when an item was met: the times of the events are their places in the line, in seconds since 1970.
+    """
+
+    kind: Literal["sequences"]
+    """A file of histories, or the catalogue entry of a published one."""
+
+    @model_validator(mode="after")
+    def _chosen_by_no_time(self) -> SequenceSource:
+        if self.as_of is not None or self.window is not None:
+            raise ValueError("histories without times cannot be chosen by as_of or window: leave both out")
+        return self
+
+
+SourceSettings = Annotated[
+    PublishedSource | TableSource | SyntheticSource | SequenceSource, Field(discriminator="kind")
+]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from components.settings.labelled_source import LabelledTableSource, RatedMoviesSource, SyntheticClicksSource
 from components.settings.sample_source import SampleSource
-from components.settings.source import PublishedSource, SyntheticSource, TableSource
+from components.settings.source import PublishedSource, SequenceSource, SyntheticSource, TableSource
 from components.settings.split_source import PublishedSplitSource, SplitTableSource
 from components.settings.text_source import PublishedTextSource, TextTableSource
 
@@ -16,6 +16,7 @@ SourceSection = Annotated[
     PublishedSource
     | TableSource
     | SyntheticSource
+    | SequenceSource
     | SampleSource
     | LabelledTableSource
     | RatedMoviesSource
