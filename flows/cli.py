@@ -51,7 +51,9 @@ app = typer.Typer(
 app.add_typer(soft_labels_cli.app, name="soft-labels")
 app.add_typer(store_cli.app, name="store")
 
-ScenarioArgument = Annotated[str, typer.Argument(help="A scenario of params.yaml.", show_default=True)]
+ScenarioArgument = Annotated[
+    str, typer.Argument(help="A scenario of params.yaml, or a pair of them.", show_default=True)
+]
 
 
 @app.command()
@@ -84,7 +86,8 @@ def run(
     # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
     if not force and not pending(root, chosen):
         console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
-        attest_run(root, scenario, (), console.say)  # what plain `dvc repro` has made, nobody has attested yet
+        for name in dict.fromkeys(stage.scenario for stage in stages):
+            attest_run(root, name, (), console.say)  # what plain `dvc repro` has made, nobody has attested yet
     else:
         check_gate(scenarios[scenario])
         results = _compressed(root, scenario, stages, chosen, force)
@@ -137,11 +140,11 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a package alone: items for a history, or whatever its task answers (--request)."""
-    from components.serving.predictor import Predictor
+    from components.serving.opening import open_package
     from components.serving.single_request import request_of
     from flows.console import Console
 
-    predictor = Predictor(package)
+    predictor = open_package(package)
     if request:
         answer = predictor.answer_all([request_of(predictor, request)])[0]
     else:

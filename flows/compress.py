@@ -49,7 +49,7 @@ _AT_ONCE: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_co
 
 @flow(flow_run_name=dated("scenario"), task_runner=_AT_ONCE, persist_result=False)  # type: ignore[arg-type]
 def compress(root: str, scenario: str, addresses: list[str], force: bool = False) -> list[StageResult]:
-    """Run stages of one scenario, each as soon as the stages that it reads from are done.
+    """Run stages of one scenario, and of those it reads from, each as soon as the stages that it reads from are done.
 
     Args:
         root: The checkout.
@@ -76,7 +76,9 @@ def compress(root: str, scenario: str, addresses: list[str], force: bool = False
     states = {address: future.state for address, future in futures.items()}
     failed = [address for address, state in states.items() if state.is_failed()]
     done = [state.result() for state in states.values() if state.is_completed()]  # others may never have begun
-    attest_run(Path(root), scenario, done, Console().say)
+    for name in dict.fromkeys(stage.scenario for stage in stages):
+        own = [result for result in done if result.address.partition("@")[2] == name]
+        attest_run(Path(root), name, own, Console().say)
     if failed:
         return Failed(message="\n".join(f"{address}: {states[address].message}" for address in failed))  # type: ignore[return-value]
     if known[-1].address in addresses:  # else the report that lies there is of an earlier run

@@ -52,6 +52,11 @@ class Stage:
         """The part of the address that is the same for every scenario."""
         return self.address.partition("@")[0]
 
+    @property
+    def scenario(self) -> str:
+        """Whose stage it is."""
+        return self.address.partition("@")[2]
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -77,7 +82,7 @@ class StageError(RecstillError):
 
 
 def scenario_stages(root: Path, scenario: str) -> list[Stage]:
-    """All stages of a scenario, each after the stages that it reads from.
+    """All stages of a scenario, each after the stages that it reads from, other scenarios' among them.
 
     Raises:
         RecstillError: There is no such scenario, or dvc.yaml cannot be read.
@@ -88,10 +93,11 @@ def scenario_stages(root: Path, scenario: str) -> list[Stage]:
         if not own:
             known = {stage.addressing.partition("@")[2] for stage in graph}
             raise RecstillError(f"unknown scenario {scenario!r}; {nearest(scenario, list(known))}")
+        needed = set(own).union(*(networkx.descendants(graph, stage) for stage in own))
         # DVC's edges lead from a stage to what it reads; ties are broken by the order in dvc.yaml.
         order = {stage.addressing: number for number, stage in enumerate(repo.index.stages)}
         readers_last = networkx.lexicographical_topological_sort(
-            graph.subgraph(own).reverse(), key=lambda stage: order[stage.addressing]
+            graph.subgraph(needed).reverse(), key=lambda stage: order[stage.addressing]
         )
         return [
             Stage(

@@ -8,7 +8,8 @@ A folder of Parquet tables and one record:
     training events come before its validation events, and those before its test events; in a temporal split a user
     may have several of each, or none, and its first event may be a target without history. ``train`` has ``point``
     int64 as well: the stable id of the prediction point whose target is that event, 0 to P - 1 in the order of the
-    rows; -1 for a user's first event, which has no history to be predicted from.
+    rows; -1 for a user's first event, which has no history to be predicted from. Where the source says what events
+    weigh, all three have ``weight`` float32, above 0.
 ``items.parquet``
     The vocabulary, sorted by ``item``: ``item`` int32, ``id`` text (the source's id), ``title`` text or null,
     ``train_events`` int64.
@@ -48,6 +49,8 @@ class PreparedDataset:
         split: ``(E,)`` int8, 0 for training, 1 for validation, 2 for test events.
         offsets: ``(users + 1,)`` int64, where each user's rows begin.
         point: ``(E,)`` int64, the prediction point whose target is this event, -1 where there is none.
+        folder: Where it was read from.
+        weight: ``(E,)`` float32, what the source says that each event weighs; None where it says nothing.
     """
 
     record: dict[str, Any]
@@ -57,6 +60,7 @@ class PreparedDataset:
     offsets: np.ndarray
     point: np.ndarray
     folder: Path
+    weight: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
@@ -99,16 +103,25 @@ class PreparedDataset:
 
 
 def content_digest(
-    item: np.ndarray, timestamp: np.ndarray, split: np.ndarray, offsets: np.ndarray, ids: list[str]
+    item: np.ndarray,
+    timestamp: np.ndarray,
+    split: np.ndarray,
+    offsets: np.ndarray,
+    ids: list[str],
+    *,
+    weight: np.ndarray | None = None,
 ) -> str:
     """SHA-256 over what a data set says, whatever the Parquet writer made of it.
 
     Args:
-        item, timestamp, split, offsets: The arrays of :class:`PreparedDataset`.
+        item, timestamp, split, offsets, weight: The arrays of :class:`PreparedDataset`.
         ids: The source's item ids in the order of the vocabulary.
     """
     arrays = (item.astype(np.int32), timestamp.astype(np.int64), split.astype(np.int8), offsets.astype(np.int64))
-    return record_digest({"arrays": [array_digest(array) for array in arrays], "ids": record_digest(ids)})
+    said = {"arrays": [array_digest(array) for array in arrays], "ids": record_digest(ids)}
+    if weight is not None:
+        said["weight"] = array_digest(weight.astype(np.float32))
+    return record_digest(said)
 
 
 def point_ids(split: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -141,11 +154,13 @@ def read_dataset(folder: Path) -> PreparedDataset:
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             point=events["point"].fill_null(-1).to_numpy(),
             folder=folder,
+            weight=events["weight"].to_numpy() if "weight" in events.columns else None,
         )
     except (KeyError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder} is not a prepared data set: {error}", "Run the stage `prepare` again.") from None
     ids = dataset.catalogue["id"].to_list()
-    if content_digest(dataset.item, dataset.timestamp, dataset.split, dataset.offsets, ids) != dataset.digest:
+    arrays = (dataset.item, dataset.timestamp, dataset.split, dataset.offsets)
+    if content_digest(*arrays, ids, weight=dataset.weight) != dataset.digest:
         raise IntegrityError(
             f"{folder} is not the data set that its record describes", "Run the stage `prepare` again."
         )

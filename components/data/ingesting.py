@@ -11,6 +11,7 @@ import polars as pl
 
 from components.data.events import events_digest
 from components.data.excluding import Excluded
+from components.data.feeds import Impressions
 from components.data.labels import Labels
 from components.data.rows import Source
 from components.data.selection import select
@@ -19,8 +20,9 @@ from components.data.times import DAY, SECOND, iso
 from components.data.validation import Validation, counts_by_reason, require_acceptable
 from components.data.vocabulary import vocabulary
 from components.errors import DataError
+from components.settings.feed_source import FeedSource
 from components.settings.labelled_source import LabelledSource
-from components.settings.source import SourceSettings
+from components.settings.source import SequenceSource, SourceSettings
 from components.settings.split_source import SplitSource
 
 
@@ -30,7 +32,7 @@ class Ingested(NamedTuple):
     Attributes:
         events: ``user`` text, ``item`` text, ``timestamp`` int64 (microseconds since 1970, UTC), ``row`` int64 (number
             in the whole source, from 0), in the order of the source; of a source of rows with a label also ``label``
-            int8, 0 or 1, and ``feature.<name>`` text or null.
+            int8, 0 or 1, and ``feature.<name>`` text or null; of a feed ``weight`` float32 too.
         items: ``id`` text, ``title`` text or null, one row an item of the events, in the order of the vocabulary.
         rejected: ``file``, ``row`` (number in its file, from 1), the values as text, ``reason``.
         record: The content of ``source.json``; it holds nothing that depends on when or where ingest ran.
@@ -44,7 +46,7 @@ class Ingested(NamedTuple):
 
 def ingest(
     source: Source,
-    settings: SourceSettings | LabelledSource | SplitSource,
+    settings: SourceSettings | LabelledSource | SplitSource | FeedSource,
     now: datetime,
     key: SubjectKey | None = None,
 ) -> Ingested:
@@ -63,16 +65,20 @@ def ingest(
     validation = Validation(round(now.timestamp() * SECOND) + DAY, source.time_unit)
     excluded = Excluded(settings.exclude, key)
     labels = Labels(settings.positive_from) if isinstance(settings, LabelledSource) else None
+    impressions = Impressions(settings.interest) if isinstance(settings, FeedSource) else None
     for batch in source.batches():
         validation.add(batch, excluded.rows(batch))
-        if labels is not None:
-            labels.add(batch)
+        for collected in (labels, impressions):
+            if collected is not None:
+                collected.add(batch)
     if not validation.rows:
         raise DataError(f"{settings.path} has no rows", "Point source.path in params.yaml to the interactions.")
     valid, rejected = validation.finish()
     if labels is not None:
         valid, unlabelled = labels.joined(valid)
         rejected = pl.concat([rejected, unlabelled])
+    if impressions is not None:
+        valid = impressions.joined(valid)
     require_acceptable(rejected, validation.rows, settings.max_rejected_share)
     events = select(valid, settings.as_of, settings.window)
     users = events["user"].n_unique()
@@ -84,8 +90,8 @@ def ingest(
             "Check source.columns.user, source.as_of and source.window in params.yaml.",
         )
     words = vocabulary(events["item"])
-    # A source with a split of its own has parts in the place of times.
-    timed = not isinstance(settings, SplitSource)
+    # A source with a split of its own has parts in the place of times, and one of sequences has places.
+    timed = not isinstance(settings, SplitSource | SequenceSource)
     return Ingested(
         events,
         _catalogue(words, source.titles()),
@@ -98,6 +104,7 @@ def ingest(
             "rows": validation.rows,
             "rejected": counts_by_reason(rejected),
             "events": len(events),
+            **({"of_interest": int(events["label"].sum())} if impressions is not None else {}),
             "users": users,
             "items": len(words),
             "first_event": iso(events["timestamp"].min()) if timed else None,  # type: ignore[arg-type]
@@ -115,9 +122,10 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     """What ingest found, as plain lines for the console."""
     rejected = ", ".join(f"{count:,} x {reason}" for reason, count in record["rejected"].items()) or "none"
     span = "" if record["first_event"] is None else f", {record['first_event']} to {record['last_event']}"
+    of_interest = f"{record['of_interest']:,} of interest among " if "of_interest" in record else ""
     return [
         f"read {record['rows']:,} rows from {record['path']}; rejected: {rejected}",
-        f"{record['events']:,} events of {record['users']:,} users and {record['items']:,} items{span}",
+        f"{of_interest}{record['events']:,} events of {record['users']:,} users and {record['items']:,} items{span}",
     ]
 
 

@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         events: ``user`` int32, ``item`` int32, ``position`` int32, ``timestamp`` int64, ``split`` int8, ``point`` int64
-            (-1 where none), sorted by (user, position).
+            (-1 where none), ``weight`` float32 where the source has one, sorted by (user, position).
         items: ``item`` int32, ``id``, ``title``, ``train_events`` int64.
         users: ``user`` int32, ``id``.
         record: The content of ``dataset.json``.
@@ -42,7 +42,7 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
     """Turn events into a data set; only its content and the order of simultaneous rows matter.
 
     Args:
-        events: ``user``, ``item``, ``timestamp``, ``row`` of ingest.
+        events: ``user``, ``item``, ``timestamp``, ``row`` of ingest; ``weight`` where the source has one.
         items: ``id``, ``title`` of ingest.
         settings: Floors and split.
         source_digest: The digest in ``source.json``.
@@ -75,6 +75,7 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
         .with_columns(train_events=pl.Series(popularity, dtype=pl.Int64))
     )
     people = pl.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "id": user_ids})
+    weight = kept["weight"].to_numpy()[order] if "weight" in kept.columns else None
     table = pl.DataFrame(
         {
             "user": user,
@@ -83,12 +84,13 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
             "timestamp": timestamp,
             "split": split,
             "point": point,
+            **({} if weight is None else {"weight": weight}),
         }
     )
     per_split = np.bincount(split, minlength=len(SPLITS))
     record = {
         "format": 1,
-        "digest": content_digest(item, timestamp, split, offsets, item_ids.to_list()),
+        "digest": content_digest(item, timestamp, split, offsets, item_ids.to_list(), weight=weight),
         "source_digest": source_digest,
         "settings": settings.model_dump(mode="json", exclude={"kind"}),
         "users": len(user_ids),
@@ -112,7 +114,7 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
 def write_dataset(folder: Path, prepared: Prepared) -> None:
     """Write the folder that :mod:`components.data.dataset` describes, whole or not at all."""
     with new_folder(folder) as temporary:
-        columns = ["user", "item", "position", "timestamp"]
+        columns = ["user", "item", "position", "timestamp", *({"weight"} & set(prepared.events.columns))]
         for number, name in enumerate(SPLITS):
             rows = prepared.events.filter(pl.col("split") == number)
             rows.select([*columns, "point"] if number == TRAIN else columns).write_parquet(

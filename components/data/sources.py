@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from components.data.feeds import Feed
 from components.data.published import CatalogueEntry, PublishedSet, read_entry
 from components.data.rated_movies import RatedMovies
 from components.data.rows import Source
@@ -11,7 +12,9 @@ from components.data.sequences import Sequences
 from components.data.split_tables import open_split
 from components.data.synthetic import SyntheticLog
 from components.data.synthetic_clicks import SyntheticClicks
+from components.data.synthetic_feed import SyntheticFeed
 from components.data.tables import Table
+from components.settings.feed_source import FeedSource, FeedTableSource, SyntheticFeedSource
 from components.settings.labelled_source import (
     LabelledSource,
     LabelledTableSource,
@@ -19,10 +22,10 @@ from components.settings.labelled_source import (
     SyntheticClicksSource,
 )
 from components.settings.source import PublishedSource, SequenceSource, SourceSettings, TableSource
-from components.settings.split_source import SplitSource
+from components.settings.split_source import PublishedSplitSource, SplitSource, SplitTableSource
 
 
-def open_source(settings: SourceSettings | LabelledSource | SplitSource, root: Path) -> Source:
+def open_source(settings: SourceSettings | LabelledSource | SplitSource | FeedSource, root: Path) -> Source:
     """The source of a scenario.
 
     Args:
@@ -33,16 +36,23 @@ def open_source(settings: SourceSettings | LabelledSource | SplitSource, root: P
         DataError: The source is not there, or cannot be fetched.
         IntegrityError: What was fetched is not what was expected.
     """
-    if isinstance(settings, PublishedSource):
-        return PublishedSet(read_entry(root / settings.path, CatalogueEntry))
-    if isinstance(settings, SequenceSource):
-        return Sequences(root / settings.path)
-    if isinstance(settings, RatedMoviesSource):
-        return RatedMovies(settings, root)
-    if isinstance(settings, SyntheticClicksSource):
-        return SyntheticClicks(settings)
-    if isinstance(settings, TableSource | LabelledTableSource):
-        return Table(settings, root)
-    if isinstance(settings, SplitSource):
-        return open_split(settings, root)
-    return SyntheticLog(settings)
+    match settings:
+        case PublishedSource():
+            found: Source = PublishedSet(read_entry(root / settings.path, CatalogueEntry))
+        case SequenceSource():
+            found = Sequences(root / settings.path)
+        case RatedMoviesSource():
+            found = RatedMovies(settings, root)
+        case SyntheticClicksSource():
+            found = SyntheticClicks(settings)
+        case FeedTableSource():
+            found = Feed(Table(settings, root), settings.interest)
+        case SyntheticFeedSource():
+            found = Feed(SyntheticFeed(settings), settings.interest)
+        case TableSource() | LabelledTableSource():
+            found = Table(settings, root)
+        case PublishedSplitSource() | SplitTableSource():
+            found = open_split(settings, root)
+        case _:
+            found = SyntheticLog(settings)
+    return found

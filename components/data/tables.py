@@ -16,6 +16,7 @@ from components.data.ids import as_ids, is_given
 from components.data.rows import FEATURE, RawRows, SourceFile, source_file
 from components.errors import DataError
 from components.settings.base import nearest
+from components.settings.feed_source import FeedTableSource
 from components.settings.labelled_source import LabelledTableSource
 from components.settings.source import ColumnMapping, TableSource
 from components.settings.split_source import PartColumns, PartSource
@@ -48,9 +49,9 @@ class Table:
         DataError: There is nothing to read there.
     """
 
-    def __init__(self, settings: TableSource | LabelledTableSource | PartSource, root: Path) -> None:
+    def __init__(self, settings: TableSource | LabelledTableSource | FeedTableSource | PartSource, root: Path) -> None:
         self._columns: ColumnMapping | PartColumns = settings.columns
-        self._features = settings.features if isinstance(settings, LabelledTableSource) else ()
+        self._features = settings.features if isinstance(settings, LabelledTableSource | FeedTableSource) else ()
         self.time_unit: str = settings.columns.time_unit
         self._bucket = ""
         if settings.path.startswith("s3://"):

@@ -25,7 +25,8 @@ _REASONS = {
     "timestamp|max": "future time",
 }
 DUPLICATE = "duplicate event"
-"""Reason of a row whose user, item and time an earlier row has already."""
+"""Reason of a row whose user, item and time, and type where there are types, an earlier row has already."""
+_CHECKED = {"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "row": pl.Int64, "event": pl.String}
 _QUARANTINE = {
     "file": pl.String,
     "row": pl.Int64,
@@ -43,11 +44,12 @@ class EventTable(dy.Schema):
     item = dy.String(nullable=False)
     timestamp = dy.Int64(nullable=False, min=0)
     row = dy.Int64(nullable=False, min=0)
+    event = dy.String(nullable=True)
 
     @dy.rule()
     def no_duplicate(cls) -> pl.Expr:  # noqa: N805
         """The first of several equal events is kept."""
-        return pl.struct("user", "item", "timestamp").is_first_distinct()
+        return pl.struct("user", "item", "timestamp", "event").is_first_distinct()
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Validation:
                 "item_given": is_given(raw["item"]),
                 "timestamp_given": is_given(raw["timestamp"]),
             }
-        )
+        ).with_columns(raw["event"] if "event" in raw.columns else pl.lit(None, pl.String).alias("event"))
         if left_out is not None:
             parsed = parsed.filter(~left_out)
         self.rows += len(parsed)
@@ -103,7 +105,7 @@ class Validation:
             self._put_aside(batch, parsed["row"].filter(refused.is_not_null()), refused.drop_nulls())
             parsed = parsed.filter(refused.is_null())
         good, failures = self._schema.filter(parsed)
-        self._good.append(good.select("user", "item", "timestamp", "row"))
+        self._good.append(good.select(*_CHECKED))
         if len(good) < len(parsed):
             details = failures.details()
             reason = pl.coalesce(
@@ -135,7 +137,7 @@ class Validation:
             source, and the rejected rows (``file``, ``row``: number in its file, from 1, the values as text,
             ``reason``). Of a duplicate, the time is given in UTC.
         """
-        empty = pl.DataFrame(schema={"user": pl.String, "item": pl.String, "timestamp": pl.Int64, "row": pl.Int64})
+        empty = pl.DataFrame(schema=_CHECKED)
         events, failures = EventTable.filter(pl.concat([empty, *self._good]))
         copies = failures.invalid()
         if len(copies):
@@ -151,7 +153,7 @@ class Validation:
                     reason=pl.lit(DUPLICATE),
                 )
             )
-        return events, pl.concat([pl.DataFrame(schema=_QUARANTINE), *self._bad])
+        return events.drop("event"), pl.concat([pl.DataFrame(schema=_QUARANTINE), *self._bad])
 
 
 def require_acceptable(
@@ -193,6 +195,7 @@ def _batch_schema(latest: int) -> type[dy.Schema]:
         item = dy.String(nullable=False)
         timestamp = dy.Int64(nullable=False, min=0, max=latest)
         row = dy.Int64(nullable=False)
+        event = dy.String(nullable=True)
         user_given = dy.Bool(nullable=False)
         item_given = dy.Bool(nullable=False)
         timestamp_given = dy.Bool(nullable=False)

@@ -114,6 +114,8 @@ def _variants(told: Told, root: Path, path: str, files: Mapping[str, FileDigests
 
 
 def _package(told: Told, root: Path, path: str, files: Mapping[str, FileDigests]) -> None:
+    if f"{Path(path).parents[1]}/package.json" in files:  # else it is a part of another
+        return
     record = _record(root, path, files)
     told.digests["package"] = files[path].sha256
     told.metrics.update({"chosen": str(record["choice"]["chosen"]), **plain(record["metrics"])})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
-from components.serving.predictor import Predictor
+from components.serving.opening import Opened
 
 MOST_TOGETHER = 16
 INLINE_SECONDS = 0.002
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     why: str
 
 
-def measured_plan(predictor: Predictor, questions: Sequence[Any]) -> Plan:
+def measured_plan(predictor: Opened, questions: Sequence[Any]) -> Plan:
     """Time a model with and without batches, and compare the answers.
 
     Args:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from components.errors import IntegrityError
 from components.evaluation.onnx_session import new_session
 from components.evaluation.selection import LINEAGE_BYTES
 from components.provenance.model_card import model_card
+from components.serving.golden import golden_record
 from components.serving.package_folder import CARD, FORMAT, GOLDEN, MODEL, RECORD, SIGNATURE
 from components.serving.predictor import Predictor
 from components.storage.atomic import write_json
@@ -21,9 +21,6 @@ from components.storage.digests import file_digest
 from components.tasks.contract import Task
 
 GOLDEN_REQUESTS = 16
-# Integer kernels differ between processors, in what they saturate and how they round; float ones in the last digits.
-_TOLERANCE_OF_INTEGERS = 0.02
-_TOLERANCE_OF_FLOATS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -103,14 +100,9 @@ def _signature(model: Path, task: str) -> dict[str, Any]:
 
 
 def _golden(predictor: Predictor, content: PackageContent, task: Task) -> dict[str, Any]:
-    requests = [
-        {**request, **predictor.answering.expected(predictor.ask(request))}
-        for request in (task.golden_requests(GOLDEN_REQUESTS) if content.requests is None else content.requests)
-    ]
-    scores = np.array([score for request in requests for score in request["scores"]] or [0.0])
+    requests = task.golden_requests(GOLDEN_REQUESTS) if content.requests is None else content.requests
     integers = int(content.choice["variant"].get("activation_bits", 32)) < 32
-    share = _TOLERANCE_OF_INTEGERS if integers else _TOLERANCE_OF_FLOATS
-    return {"tolerance": share * float(max(np.abs(scores).max(), 1e-3)), "requests": requests}
+    return golden_record(predictor, requests, integers)
 
 
 def _record(folder: Path, content: PackageContent, task: Task) -> dict[str, Any]:

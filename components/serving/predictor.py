@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ import numpy as np
 
 from components.errors import IntegrityError
 from components.evaluation.onnx_session import new_session
-from components.serving.package_folder import GOLDEN, MODEL, SIGNATURE, PackageFolder
+from components.serving.asking import AskedModel, replay
+from components.serving.package_folder import MODEL, SIGNATURE, PackageFolder
 from components.tasks.building import answering_of
 
 
-class Predictor:
+class Predictor(AskedModel):
     """A loaded package.
 
     Args:
@@ -40,68 +40,16 @@ class Predictor:
         self._output = str(self.signature["outputs"][0]["name"])
         self._session = new_session(self._package.read(MODEL), threads)
 
-    def recommend(
-        self, history: Sequence[str], k: int = 10, *, exclude_seen: bool = True, exclude: Sequence[str] = ()
-    ) -> Any:
-        """The best items for a history, from a model that ranks items.
-
-        Raises:
-            DataError: ``k`` is less than 1.
-            IntegrityError: The model fails, or gives no finite scores.
-        """
-        return self.ask({"history": history, "k": k, "exclude": exclude, "exclude_seen": exclude_seen})
-
-    def ask(self, request: Any) -> Any:
-        """The answer to one request, given as its JSON.
-
-        Raises:
-            DataError: It is no request, or there is no answer to it.
-            IntegrityError: The model fails, or gives no finite scores.
-        """
-        return self.answer_all([self.answering.question(request)])[0]
-
-    def answer_all(self, questions: Sequence[Any]) -> list[Any]:
-        """The answers to several questions, with one run of the model for all of them.
-
-        A model whose activations are quantized as it runs shares a scale between the rows of one run: its answers
-        hang on what else is asked. Ask it one question at a time.
-
-        Raises:
-            DataError: There is no answer to one of them.
-            IntegrityError: The model fails, or gives no finite scores.
-        """
-        answering = self.answering
-        parsed = [answering.parse(question) for question in questions]
-        asked = [one for one in parsed if answering.needs_model(one)]
-        scores = iter(self._scores(answering.feed(asked)) if asked else ())
-        return [
-            answering.answer(question, one, next(scores) if answering.needs_model(one) else None)
-            for question, one in zip(questions, parsed, strict=True)
-        ]
-
     def replay_golden(self) -> int:
-        """Answer the package's golden requests again, and compare with what was expected when it was made.
+        """Answer the package's golden requests again; see :func:`components.serving.asking.replay`."""
+        return replay(self, self._package)
 
-        Returns:
-            How many requests were replayed.
+    def scores(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        """Scores ``(questions, K)``.
 
         Raises:
-            IntegrityError: An answer differs.
+            IntegrityError: The model fails, or gives no finite scores.
         """
-        golden = json.loads(self._package.read(GOLDEN))
-        tolerance = float(golden["tolerance"])
-        for number, request in enumerate(golden["requests"]):
-            answer = self.ask(request)
-            if not self.answering.agrees(answer, request, tolerance):
-                raise IntegrityError(
-                    f"{self._package.folder}: golden request {number} is answered with "
-                    f"{self.answering.expected(answer)}, not as when the package was made",
-                    "The model does not behave here as where it was made: do not serve it.",
-                )
-        return len(golden["requests"])
-
-    def _scores(self, feed: dict[str, np.ndarray]) -> np.ndarray:
-        """Scores ``(questions, K)``."""
         try:
             scores: np.ndarray = np.array(self._session.run([self._output], feed)[0])
         # ONNX Runtime derives each of its errors straight from Exception, in a private module.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from components.serving.batching import INLINE_SECONDS, MOST_TOGETHER, Plan, QuestionQueue, measured_plan
+from components.serving.opening import Opened, open_package
 from components.serving.package_folder import GOLDEN, RECORD, PackageFolder
-from components.serving.predictor import Predictor
 
 _KEPT_TIMES = 2000
 _SECONDS_AN_ITEM = 1e-6  # To build one recommended item.
@@ -71,7 +71,7 @@ class ServedModel:
         identity: dict[str, Any] | None = None,
         origins: frozenset[str] = frozenset(),
     ) -> None:
-        self.predictor = Predictor(folder)
+        self.predictor = open_package(folder)
         golden = self.predictor.replay_golden()
         questions = _golden_questions(self.predictor, PackageFolder(folder))
         self.plan: Plan = measured_plan(self.predictor, questions)
@@ -141,7 +141,7 @@ class ServedModel:
         return [answer for part in parts for answer in self.predictor.answer_all(part)]
 
 
-def _golden_questions(predictor: Predictor, package: PackageFolder) -> list[Any]:
+def _golden_questions(predictor: Opened, package: PackageFolder) -> list[Any]:
     """The golden requests that need the model, as questions."""
     answering = predictor.answering
     questions = [answering.question(request) for request in json.loads(package.read(GOLDEN))["requests"]]

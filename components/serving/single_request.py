@@ -8,10 +8,10 @@ from typing import Any
 from components.errors import DataError
 from components.serving.http_schemas import RequestReader
 from components.serving.limits import Limits, RefusedRequestError
-from components.serving.predictor import Predictor
+from components.serving.opening import Opened
 
 
-def request_of(predictor: Predictor, text: str) -> Any:
+def request_of(predictor: Opened, text: str) -> Any:
     """The question that a request asks.
 
     Args:

@@ -9,6 +9,7 @@ import yaml
 
 from components.errors import SettingsError
 from components.settings.base import SettingsType, nearest, validated
+from components.settings.two_stage import TwoStageSettings
 
 PARAMS_FILE = "params.yaml"
 
@@ -52,3 +53,15 @@ def read_section(folder: Path, scenario: str, section: str, model: type[Settings
         SettingsError: The section is missing or wrong.
     """
     return validated(model, scenario_section(folder, scenario, section), f"scenarios.{scenario}.{section}")
+
+
+def read_pair(folder: Path, name: str) -> TwoStageSettings:
+    """The entry ``two_stage.<name>`` of params.yaml in ``folder``.
+
+    Raises:
+        SettingsError: There is none, or it is wrong.
+    """
+    pairs = read_document(folder).get("two_stage") or {}
+    if not isinstance(pairs, dict) or name not in pairs:
+        raise SettingsError(f"params.yaml: 'two_stage.{name}' is missing")
+    return validated(TwoStageSettings, pairs[name], f"two_stage.{name}")

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, field_validator, model_validator
 
-from components.settings.base import Settings
+from components.settings.base import Settings, nearest
 from components.settings.distillation import DistillationSettings
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
 from components.settings.preparing import PrepareSection
@@ -15,11 +15,13 @@ from components.settings.quantization import QuantizationSettings
 from components.settings.retraining import RetrainingSettings
 from components.settings.search_space import check_labels, check_space
 from components.settings.soft_labels import SoftLabelSettings
+from components.settings.source import SequenceSource
 from components.settings.sources import SourceSection
 from components.settings.student import StudentSettings
 from components.settings.teacher import TeacherSettings
 from components.settings.training import TrainerSettings
 from components.settings.tune import TuneSettings
+from components.settings.two_stage import TwoStageSettings
 
 
 class Scenario(Settings):
@@ -64,23 +66,47 @@ class Scenario(Settings):
             raise ValueError("student.network.privileged is for the teacher alone: what it reads is in no package")
         return self
 
+    @model_validator(mode="after")
+    def _split_by_what_is_known(self) -> Scenario:
+        if isinstance(self.source, SequenceSource) and getattr(self.prepare, "split", None) == "temporal":
+            raise ValueError("histories without times cannot be split by time: set prepare.split to leave_one_out")
+        return self
+
 
 class Params(Settings):
     """params.yaml."""
 
     scenarios: dict[str, Scenario]
     """Every scenario by its name."""
+    two_stage: dict[str, TwoStageSettings] = {}
+    """Pairs of scenarios that answer together, by their name."""
 
     @field_validator("scenarios")
     @classmethod
     def _at_least_one(cls, value: dict[str, Scenario]) -> dict[str, Scenario]:
         if not value:
             raise ValueError("name at least one scenario")
+        return value
+
+    @field_validator("scenarios", "two_stage")
+    @classmethod
+    def _named_like_a_folder(cls, value: dict[str, Settings]) -> dict[str, Settings]:
         # It is a folder's name and a part of DVC's addresses.
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
                 raise ValueError(f"{name!r} is not a scenario's name: use letters, digits, '_' and '-'")
         return value
+
+    @model_validator(mode="after")
+    def _pairs_are_of_scenarios(self) -> Params:
+        for name, pair in self.two_stage.items():
+            if name in self.scenarios:
+                raise ValueError(f"two_stage.{name} has the name of a scenario, whose artifacts lie there: rename it")
+            for role in ("retrieval", "ranking"):
+                if (one := getattr(pair, role)) not in self.scenarios:
+                    known = nearest(one, list(self.scenarios))
+                    raise ValueError(f"two_stage.{name}.{role}: unknown scenario {one!r}; {known}")
+        return self
 
     @model_validator(mode="after")
     def _labels_are_enough_for_the_losses(self) -> Params:

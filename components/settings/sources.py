@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from components.settings.feed_source import FeedTableSource, SyntheticFeedSource
 from components.settings.labelled_source import LabelledTableSource, RatedMoviesSource, SyntheticClicksSource
 from components.settings.sample_source import SampleSource
 from components.settings.source import PublishedSource, SequenceSource, SyntheticSource, TableSource
@@ -21,6 +22,8 @@ SourceSection = Annotated[
     | LabelledTableSource
     | RatedMoviesSource
     | SyntheticClicksSource
+    | FeedTableSource
+    | SyntheticFeedSource
     | PublishedTextSource
     | TextTableSource
     | PublishedSplitSource

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import RecstillError
 from components.settings.base import SettingsType
-from components.settings.reading import read_document, read_section, scenario_section
+from components.settings.reading import read_document, read_pair, read_section, scenario_section
+from components.settings.two_stage import TwoStageSettings
 from components.storage.atomic import clear_disk_errors, write_json
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Workspace:
     """One scenario in one checkout: its settings, and the paths that ``dvc.yaml`` names.
 
     Attributes:
-        scenario: Name under ``scenarios:`` in params.yaml.
+        scenario: Name under ``scenarios:``, or under ``two_stage:``, in params.yaml.
         root: The checkout.
         artifacts: ``artifacts/<scenario>``, where every stage finds its inputs and leaves its outputs.
         watch: Is told of each epoch of a student, by the network's name; None when nobody watches.
@@ -48,6 +49,10 @@ class Workspace:
     def value(self, section: str) -> Any:
         """A plain value of the scenario, such as ``seed`` or ``task``."""
         return scenario_section(self.root, self.scenario, section)
+
+    def two_stage(self) -> TwoStageSettings:
+        """Where the name is that of a pair of scenarios: which, and how they answer together."""
+        return read_pair(self.root, self.scenario)
 
     def values(self) -> dict[str, Any]:
         """All that params.yaml holds of the scenario, not validated: for the record that goes into a package."""
@@ -83,7 +88,7 @@ def run_stage(stage: str, work: Callable[[Workspace], None]) -> None:
     """
     description = sys.modules["__main__"].__doc__
     parser = argparse.ArgumentParser(prog=f"python -m components.stages.{stage}", description=description)
-    parser.add_argument("scenario", help="a scenario of params.yaml")
+    parser.add_argument("scenario", help="a scenario of params.yaml, or a pair of them")
     workspace = Workspace(parser.parse_args().scenario, Path.cwd())
     end_like_a_stage()
     try:

@@ -155,3 +155,34 @@ class Answering(ABC):
     @abstractmethod
     def lines(self, answer: Any) -> tuple[list[str], list[str], list[list[str]]]:
         """For people: remarks, the heads of a table, and its rows."""
+
+
+class Retrieving(Answering):
+    """Answers with outcomes that another model may put into another order."""
+
+    @abstractmethod
+    def wider(self, question: Any, k: int) -> Any:
+        """The same question, for ``k`` outcomes or as many as it asks for, whichever are more."""
+
+    @abstractmethod
+    def candidates(self, question: Any, answer: Any) -> list[dict[str, Any]]:
+        """A request about each outcome of an answer, best first, as a :class:`Ranking` model takes it; none where the
+        model could not be asked."""
+
+    @abstractmethod
+    def reordered(self, question: Any, answer: Any, added: np.ndarray) -> Any:
+        """The answer to a question from one to a wider question.
+
+        Args:
+            question: What was asked.
+            answer: The answer to the wider question.
+            added: What is added to the score of each of its outcomes, in their order; empty: nothing.
+        """
+
+
+class Ranking(Answering):
+    """Answers what an outcome is worth."""
+
+    @abstractmethod
+    def worth(self, answer: Any) -> float:
+        """The log of the odds that something comes of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -59,3 +59,18 @@ class HeldOut(ABC):
     @abstractmethod
     def unlearned(self, learned: Collection[str]) -> int:
         """How many points have an outcome that is not among those a model has learned from."""
+
+
+class HeldOutOutcomes(HeldOut):
+    """Held-out points whose answers are lists of outcomes, one of which was observed.
+
+    Attributes:
+        cutoff: Outcomes of an answer that count.
+    """
+
+    cutoff: ClassVar[int]
+
+    @abstractmethod
+    def places(self, answers: Iterable[Any]) -> np.ndarray:
+        """``(T,)`` int64, the place of the observed outcome in each answer to :meth:`requests`, from 0; -1 where it is
+        not there. Outcomes that count as known to the user take no place."""

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from components.data.dataset import SPLITS, Split
 from components.data.features import Features
 from components.data.labelled import LabelledDataset, read_labelled_dataset
 from components.data.people import user_ids
@@ -171,6 +172,10 @@ class Click(RowwiseTask):
             user_events=np.bincount(dataset.user, minlength=dataset.users),
             values=self._label[:, None],
         )
+
+    def learned_until(self, split: Split) -> int:
+        """See :class:`Task`."""
+        return int(self.dataset.timestamp[self.dataset.split < SPLITS.index(split)].max())
 
     def wording(self) -> Wording:
         """For people."""

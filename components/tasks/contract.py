@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from components.settings.base import Settings
     from components.settings.evaluation import EvaluationSettings
     from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
-    from components.tasks.beyond import HeldOut, Population
+    from components.tasks.beyond import HeldOut, HeldOutOutcomes, Population
 
 Split = Literal["train", "validation", "test"]
 LossFamily = Literal["softmax", "bernoulli"]
@@ -227,7 +227,7 @@ class Task(ABC):
     def training_batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
     ) -> Sequence[Batch]:
-        """One epoch: every training point exactly once.
+        """One epoch: every training point exactly once; where points have weights, in proportion to them.
 
         Args:
             batch_size: Samples a step.
@@ -299,6 +299,34 @@ class Task(ABC):
             SettingsError: The task does not say.
         """
         raise self._not_retrained()
+
+    # How it answers together with another.
+
+    def learned_until(self, split: Split) -> int:
+        """Time of the newest point of the splits before this one, in microseconds since 1970.
+
+        Raises:
+            SettingsError: Its points have no time.
+        """
+        raise self._alone()
+
+    def asked(self, split: Split, after: int) -> HeldOutOutcomes:
+        """The held-out points of a split that are later than an instant, to be asked of packages.
+
+        Args:
+            split: ``validation`` or ``test``.
+            after: Microseconds since 1970.
+
+        Raises:
+            SettingsError: Its answers are no lists of outcomes.
+        """
+        raise self._alone()
+
+    def _alone(self) -> SettingsError:
+        return SettingsError(
+            f"a model of the task {self.name!r} cannot take this part in two stages",
+            "Correct two_stage in params.yaml; docs/feed.md says what either part has to be.",
+        )
 
     def _not_retrained(self) -> SettingsError:
         return SettingsError(

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from components.data.dataset import PreparedDataset
+from components.data.dataset import PreparedDataset, Split
 from components.data.times import iso
-from components.tasks.beyond import HeldOut
+from components.tasks.beyond import HeldOutOutcomes
 from components.tasks.full_ranking import CUTOFF
 from components.tasks.unlearned_events import unlearned_events
 
 
-class HeldOutEvents(HeldOut):
+class HeldOutEvents(HeldOutOutcomes):
     """Targets that both models are scored on, sorted by user and time; worth NDCG@10.
 
     Attributes:
@@ -64,12 +64,18 @@ class HeldOutEvents(HeldOut):
 
     def values(self, answers: Iterable[Any]) -> np.ndarray:
         """What the place of each target is worth, see :meth:`worth`; 0 beyond the cutoff."""
-        found = np.zeros(len(self.rows))
+        worth = np.array([self.worth(rank) for rank in range(self.cutoff)])
+        places = self.places(answers)
+        return np.where((places >= 0) & (places < self.cutoff), worth[np.minimum(places, self.cutoff - 1)], 0.0)
+
+    def places(self, answers: Iterable[Any]) -> np.ndarray:
+        """Among the items that the user has not met before."""
+        found = np.full(len(self.rows), -1)
         for number, ((history, target), answer) in enumerate(zip(self.targets(), answers, strict=True)):
             seen = set(history)
-            ids = [item.id for item in answer.items if item.id == target or item.id not in seen][: self.cutoff]
+            ids = [item.id for item in answer.items if item.id == target or item.id not in seen]
             if target in ids:
-                found[number] = self.worth(ids.index(target))
+                found[number] = ids.index(target)
         return found
 
     def worth(self, rank: int) -> float:
@@ -98,3 +104,10 @@ def held_out_events(
     rows = rows[rows > new.offsets[new.user[rows]]]
     left = unlearned_events(new, rows, earlier)
     return kind(new, left, len(rows) - len(left))
+
+
+def asked_events(dataset: PreparedDataset, split: Split, after: int) -> HeldOutEvents:
+    """The events of a split that are later than an instant, in microseconds since 1970, and not a user's first."""
+    rows = dataset.rows(split)
+    rows = rows[(rows > dataset.offsets[dataset.user[rows]]) & (dataset.timestamp[rows] > after)]
+    return HeldOutEvents(dataset, rows, 0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.data.dataset import PreparedDataset, Split, read_dataset
+from components.data.dataset import SPLITS, PreparedDataset, Split, read_dataset
 from components.data.events import read_ingested
 from components.data.people import user_ids
 from components.data.preparing import prepare, summary, write_dataset
@@ -21,7 +21,7 @@ from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
 from components.tasks.beyond import Population
 from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
 from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, popularity_strata, quality, ranking
-from components.tasks.held_out_events import HeldOutEvents, held_out_events
+from components.tasks.held_out_events import HeldOutEvents, asked_events, held_out_events
 from components.tasks.item_baselines import item_knn_scorer, popularity_scorer
 from components.tasks.windows import Windows, disjoint_windows, fixed_windows
 
@@ -53,10 +53,13 @@ class NextItem(Task):
 
     @classmethod
     def prepare(cls, ingested: Path, folder: Path, settings: Settings) -> list[str]:
-        """K-core, vocabulary, order, split, prediction points; see :class:`Task`."""
+        """K-core, vocabulary, order, split, prediction points; see :class:`Task`. Where the source says of each event
+        whether it came to something, those that did are learned from."""
         if not isinstance(settings, PrepareSettings):
             raise SettingsError("`prepare` is not for events of users and items", "Set `prepare.split` alone.")
         events, items, source_digest = read_ingested(ingested)
+        if "label" in events.columns:
+            events = events.filter(events["label"] == 1)
         prepared = prepare(events, items, settings, source_digest)
         write_dataset(folder, prepared)
         return summary(prepared.record)
@@ -70,6 +73,10 @@ class NextItem(Task):
         self.dataset, self.max_length = dataset, max_length
         self._item = dataset.item.astype(np.int64)
         self._point = dataset.point.astype(np.int64)
+        # How often a point is learned from, as a share of the epochs: what it weighs, over what the heaviest weighs.
+        self._share = None
+        if dataset.weight is not None:
+            self._share = dataset.weight / dataset.weight[self._point >= 0].max()
 
     @property
     def outcomes(self) -> int:
@@ -95,7 +102,8 @@ class NextItem(Task):
     def training_batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
     ) -> TrainingBatches:
-        """One epoch: every training point exactly once.
+        """One epoch: every training point exactly once. Where events have weights, a point is in it with the
+        probability of its weight over the greatest one: over the epochs, any loss is then the weighted one.
 
         Args:
             batch_size: A step takes windows of at most ``batch_size * max_length`` padded positions: that many whole
@@ -108,7 +116,8 @@ class NextItem(Task):
         random = np.random.default_rng([seed, epoch])
         windows = disjoint_windows(self.dataset, self.max_length, random)
         members = _bucketed(windows.length, batch_size * self.max_length, random)
-        return TrainingBatches(self, windows, members, rank, world)
+        drawn = None if self._share is None else random.random(len(self._share)) < self._share
+        return TrainingBatches(self, windows, members, rank, world, drawn=drawn)
 
     def scoring_batches(self, first: int, stop: int, batch_size: int) -> Iterator[Batch]:
         """The points ``first`` to ``stop - 1`` in ascending order, each with the context it has for ever.
@@ -200,6 +209,14 @@ class NextItem(Task):
             user_events=np.diff(self.dataset.offsets),
         )
 
+    def learned_until(self, split: Split) -> int:
+        """See :class:`Task`."""
+        return int(self.dataset.timestamp[self.dataset.split < SPLITS.index(split)].max())
+
+    def asked(self, split: Split, after: int) -> HeldOutEvents:
+        """Each event with all that its user did before it."""
+        return asked_events(self.dataset, split, after)
+
     def wording(self) -> Wording:
         """For people."""
         return Wording(
@@ -239,7 +256,12 @@ class NextItem(Task):
         ]
 
     def _batch(
-        self, windows: Windows, *, step_points: int | None = None, within: tuple[int, int] | None = None
+        self,
+        windows: Windows,
+        *,
+        step_points: int | None = None,
+        within: tuple[int, int] | None = None,
+        drawn: np.ndarray | None = None,
     ) -> Batch:
         places = np.arange(int(windows.length.max()))
         read = places < windows.length[:, None]
@@ -248,8 +270,10 @@ class NextItem(Task):
         valid = np.flatnonzero(scored)
         following = rows.reshape(-1)[valid] + 1
         points = self._point[following]
-        if within is not None:
-            chosen = (points >= within[0]) & (points < within[1])
+        if within is not None or drawn is not None:
+            chosen = np.ones(len(points), bool) if drawn is None else drawn[following]
+            if within is not None:
+                chosen &= (points >= within[0]) & (points < within[1])
             valid, following, points = valid[chosen], following[chosen], points[chosen]
         return Batch(
             inputs=(torch.from_numpy(self._item[rows] * read), torch.from_numpy(valid)),
@@ -287,21 +311,38 @@ class TrainingBatches(Sequence[Batch]):
     same points on any number of devices.
     """
 
-    def __init__(self, task: NextItem, windows: Windows, members: list[np.ndarray], rank: int, world: int) -> None:
+    def __init__(
+        self,
+        task: NextItem,
+        windows: Windows,
+        members: list[np.ndarray],
+        rank: int,
+        world: int,
+        *,
+        drawn: np.ndarray | None = None,
+    ) -> None:
         self._task, self._windows, self._members = task, windows, members
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._drawn = rank, world, drawn
+        self._before = None if drawn is None else np.concatenate([[0], np.cumsum(drawn)])
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         windows = self._windows.take(self._members[index])
-        step_points = int(windows.scored.sum())
+        step_points = self._points_of(windows)
         share = windows.take(np.arange(self._rank, len(windows.start), self._world))
         if len(share.start) == 0:
             # Nothing is left for this device, but it has to take the step with the others.
             share = windows.take(np.arange(1))._replace(scored=np.zeros(1, dtype=np.int64))
-        return self._task._batch(share, step_points=step_points)
+        return self._task._batch(share, step_points=step_points, drawn=self._drawn)
+
+    def _points_of(self, windows: Windows) -> int:
+        """Points of whole windows that are learned from in this epoch."""
+        if self._before is None:
+            return int(windows.scored.sum())
+        last = windows.start + windows.length + 1
+        return int((self._before[last] - self._before[last - windows.scored]).sum())
 
 
 def _bucketed(length: np.ndarray, positions: int, random: np.random.Generator) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from components.errors import DataError, IntegrityError
-from components.tasks.answering import Answering, Read, RequestForm, RequestLimits
+from components.tasks.answering import Read, RequestForm, RequestLimits, Retrieving
 
 
 class Question(NamedTuple):
@@ -58,7 +58,7 @@ class Recommendations(NamedTuple):
     from_popularity: bool
 
 
-class Recommending(Answering):
+class Recommending(Retrieving):
     """Ranks a catalogue for a history; without any known item of it, by popularity."""
 
     endpoint = "recommend"
@@ -126,6 +126,26 @@ class Recommending(Answering):
             unknown,
             from_popularity=not parsed,
         )
+
+    def wider(self, question: Question, k: int) -> Question:
+        """For ``k`` items at least."""
+        return question._replace(k=max(question.k, k))
+
+    def candidates(self, question: Question, answer: Recommendations) -> list[dict[str, Any]]:
+        """Each item with the history; of the most popular items there are none."""
+        if answer.from_popularity:
+            return []
+        history = list(question.history)
+        return [{"item": item.id, "history": history} for item in answer.items]
+
+    def reordered(self, question: Question, answer: Recommendations, added: np.ndarray) -> Recommendations:
+        """The items of greatest score; of equal ones that which was before."""
+        if not len(added):
+            return answer._replace(items=answer.items[: question.k])
+        scores = np.array([item.score for item in answer.items]) + added
+        best = np.argsort(-scores, kind="stable")[: question.k]
+        items = [answer.items[place]._replace(score=float(scores[place])) for place in best]
+        return answer._replace(items=items)
 
     def record(self, answer: Recommendations) -> dict[str, Any]:
         """An answer as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,13 @@ from components.data.features import Features, text_of
 from components.data.rows import FEATURE
 from components.errors import DataError
 from components.settings.base import nearest
-from components.tasks.answering import Answering, Read, RequestForm, RequestLimits
+from components.tasks.answering import Ranking, Read, RequestForm, RequestLimits
 
 ITEM, USER, HISTORY = "item", "user", "history"
 VALUES_FILE = "values.parquet"
 """The values of all features, and the row of the table of each; in a package, beside the items."""
 _SHOWN = 10
+_LEAST = 1e-9
 
 
 class Question(NamedTuple):
@@ -64,7 +66,7 @@ class Answer(NamedTuple):
     history_used: int
 
 
-class Telling(Answering):
+class Telling(Ranking):
     """Tells how likely a yes is."""
 
     endpoint = "predict"
@@ -162,6 +164,11 @@ class Telling(Answering):
         """The probability."""
         assert scores is not None
         return Answer(float(expit(np.float64(scores[0]))), parsed.unknown, len(parsed.history))
+
+    def worth(self, answer: Answer) -> float:
+        """Of the probability, which rounding may have made 0 or 1."""
+        likely = min(max(answer.probability, _LEAST), 1 - _LEAST)
+        return math.log(likely / (1 - likely))
 
     def record(self, answer: Answer) -> dict[str, Any]:
         """An answer as JSON."""

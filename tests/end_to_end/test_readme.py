@@ -53,5 +53,5 @@ def test_the_scenario_of_the_readme_is_valid_and_reads_a_table(fresh: Checkout) 
     (example,) = blocks("yaml")
     params = fresh.root / "params.yaml"
     params.write_text(params.read_text() + example.removeprefix("scenarios:\n"))
-    assert "data/orders.parquet" in fresh.succeed("recstill", "params", "shop")
-    assert "data/orders.parquet" in fresh.refuse("recstill", "run", "shop")
+    assert "data/orders.parquet" in fresh.succeed("recstill", "params", "orders")
+    assert "data/orders.parquet" in fresh.refuse("recstill", "run", "orders")

@@ -25,6 +25,10 @@ def test_params_name_what_the_stage_reads_and_nothing_else(stage: str) -> None:
     if "workspace.values()" in source:
         assert GRAPH[stage]["do"]["params"] == ["scenarios.${key}"]
         return
+    if "workspace.two_stage()" in source:
+        assert GRAPH[stage]["do"]["params"] == ["two_stage.${key}"]
+        assert "workspace.settings(" not in source and "workspace.value(" not in source
+        return
     read = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("workspace.settings", "workspace.value"):

@@ -94,6 +94,8 @@ def build(folder: Path, versions: int = 500) -> History:
     root = folder / "checkout"
     (root / ".dvc").mkdir(parents=True)
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    # A pair of scenarios has stages of its own, which no scenario has.
+    document["stages"] = {name: one for name, one in document["stages"].items() if one["foreach"] == "${scenarios}"}
     (root / "dvc.yaml").write_text(yaml.safe_dump(document))
     (root / ".gitignore").write_text("/artifacts/\n/.recstill/\n")
     _git(root, "init", "-q", "-b", "main")

@@ -12,10 +12,13 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from tests.benchmarks.tasks import behaviour, binary, digits, news
+from tests.benchmarks.tasks import behaviour, binary, digits, news, shop_and_feed
 from tests.benchmarks.tasks.runs import Figure, run_scenario
 
-BENCHMARKS = {module.BENCHMARK.scenario: module.BENCHMARK for module in (binary, digits, behaviour, news)}
+BENCHMARKS = {
+    one.scenario: one
+    for one in (*(module.BENCHMARK for module in (binary, digits, behaviour, news)), *shop_and_feed.BENCHMARKS)
+}
 SEEDS = tuple(int(seed) for seed in os.environ.get("SEEDS", "0,1,2").split(","))
 
 

@@ -15,6 +15,7 @@ from components.data.sequences import AGAIN, NO_ITEM, NOT_TEXT, SequenceEntry
 from components.data.sources import open_source
 from components.errors import DataError, IntegrityError, SettingsError
 from components.settings.base import validated
+from components.settings.scenario import Params
 from components.settings.source import SequenceSource
 
 CATALOGUE = Path(__file__).parents[3] / "components" / "data" / "catalogue"
@@ -84,7 +85,12 @@ def test_a_file_that_is_missing_or_damaged_is_one_clear_error(tmp_path: Path) ->
             found_in(tmp_path / "a.txt.gz")
 
 
-def test_histories_without_times_are_not_chosen_by_time() -> None:
+def test_histories_without_times_are_neither_chosen_nor_split_by_time() -> None:
+    document = yaml.safe_load((CATALOGUE.parents[2] / "params.yaml").read_text())
+    validated(Params, document, "")
+    document["scenarios"]["shop"]["prepare"] = {"split": "temporal"}
+    with pytest.raises(SettingsError, match="cannot be split by time"):
+        validated(Params, document, "")
     with pytest.raises(SettingsError, match="cannot be chosen by as_of or window"):
         validated(SequenceSource, {"kind": "sequences", "path": "a.txt", "window": "P30D"}, "scenarios.shop.source")
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from components.errors import RecstillError
-from flows.graph import StageError, pending, reproduce, scenario_stages
+from flows.graph import Stage, StageError, pending, reproduce, scenario_stages
 from tests.stage_modules import ROOT, stage_names
 
 # Two branches that join: what a flow has to get right, in a few lines of shell.
@@ -37,7 +37,20 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_stage_of_dvc_yaml_is_there_after_what_it_reads() -> None:
     stages = scenario_stages(ROOT, "synthetic")
-    assert [stage.name for stage in stages] == stage_names()
+    assert [stage.name for stage in stages] == [name for name in stage_names() if name != "bind"]
+    require_order(stages)
+
+
+def test_a_pair_has_the_stages_of_both_scenarios_before_its_own() -> None:
+    pair = yaml.safe_load((ROOT / "params.yaml").read_text())["two_stage"]["feed"]
+    stages = scenario_stages(ROOT, "feed")
+    require_order(stages)
+    assert stages[-1].address == "bind@feed"
+    both = [stage.address for name in ("retrieval", "ranking") for stage in scenario_stages(ROOT, pair[name])]
+    assert sorted(stage.address for stage in stages[:-1]) == sorted(both)
+
+
+def require_order(stages: list[Stage]) -> None:
     seen: set[str] = set()
     for stage in stages:
         assert set(stage.upstream) <= seen

@@ -151,7 +151,7 @@ def test_a_slow_model_leaves_the_event_loop_free_and_its_queue_is_bounded(
     other_package: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = Predictor(other_package).recommend(questions[3].history)
-    monkeypatch.setattr(served_model, "Predictor", SlowPredictor)
+    monkeypatch.setattr(served_model, "open_package", SlowPredictor)
     found = served_slowly(other_package, Limits(concurrency=8), [{"history": questions[3].history}] * 30, "/recommend")
     statuses = Counter(answer.status_code for answer in found)
     assert statuses == {200: 8, 503: 22}
@@ -173,7 +173,7 @@ def test_a_batch_is_cut_into_runs_that_pay(
             sizes.append(len(questions))
             return super().answer_all(questions)
 
-    monkeypatch.setattr(served_model, "Predictor", Counting)
+    monkeypatch.setattr(served_model, "open_package", Counting)
     asked = {"requests": [{"history": questions[number % 4].history} for number in range(40)]}
     (found,) = served_slowly(other_package, Limits(), [asked], "/recommend/batch")
     assert len(found.json()["answers"]) == 40

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,35 @@ def test_an_epoch_holds_every_training_point_once_with_its_own_target(
             assert batch.step_points == len(batch.targets)
         points = torch.cat([batch.points for batch in batches])
         assert sorted(points.tolist()) == list(range(prepared.points))
+
+
+def test_over_the_epochs_a_point_is_learned_from_in_proportion_to_its_weight(prepared: PreparedDataset) -> None:
+    weight = np.random.default_rng(0).choice([0.5, 1.0, 2.0], len(prepared.item)).astype(np.float32)
+    task = NextItem(replace(prepared, weight=weight), LENGTH)
+    counts = np.zeros(prepared.points)
+    for epoch in range(60):
+        for batch in task.training_batches(4, seed=1, epoch=epoch):
+            check_against_the_data_set(batch, prepared)
+            assert batch.step_points == len(batch.targets)
+            counts += np.bincount(batch.points.numpy(), minlength=prepared.points)
+    assert counts.max() == 60
+    for value in (0.5, 1.0, 2.0):
+        drawn = counts[weight[prepared.point >= 0] == value]
+        assert drawn.mean() / 60 == pytest.approx(value / 2, abs=0.03)
+    # Scores of the teacher are of every point, whatever it weighs.
+    scored = torch.cat([batch.points for batch in task.scoring_batches(0, prepared.points, 4)])
+    assert scored.tolist() == list(range(prepared.points))
+
+
+def test_devices_divide_the_points_that_are_drawn(prepared: PreparedDataset) -> None:
+    weight = np.random.default_rng(0).choice([0.1, 2.0], len(prepared.item)).astype(np.float32)
+    task = NextItem(replace(prepared, weight=weight), LENGTH)
+    whole = task.training_batches(4, seed=0, epoch=0)
+    shares = [task.training_batches(4, seed=0, epoch=0, rank=rank, world=3) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        parts = [share[step] for share in shares]
+        assert sorted(torch.cat([part.points for part in parts]).tolist()) == sorted(batch.points.tolist())
+        assert {part.step_points for part in parts} == {len(batch.targets)}
 
 
 def test_a_window_never_holds_the_target_at_or_after_the_position_that_predicts_it(task: NextItem) -> None:
