@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from components.data.stored import stored_table
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json
 from components.storage.digests import array_digest, record_digest
@@ -99,7 +100,7 @@ class PreparedDataset:
     @cached_property
     def catalogue(self) -> pl.DataFrame:
         """The vocabulary: ``item``, ``id``, ``title``, ``train_events``."""
-        return _table(self.folder / "items.parquet")
+        return stored_table(self.folder / "items.parquet")
 
 
 def content_digest(
@@ -140,7 +141,7 @@ def read_dataset(folder: Path) -> PreparedDataset:
     """
     record = read_json(folder / RECORD_FILE)
     tables = [
-        _table(folder / f"{name}.parquet").with_columns(pl.lit(number, dtype=pl.Int8).alias("split"))
+        stored_table(folder / f"{name}.parquet").with_columns(pl.lit(number, dtype=pl.Int8).alias("split"))
         for number, name in enumerate(SPLITS)
     ]
     try:
@@ -170,12 +171,3 @@ def read_dataset(folder: Path) -> PreparedDataset:
             f"{folder}: the ids of its prediction points are damaged", "Run the stage `prepare` again."
         )
     return dataset
-
-
-def _table(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", "Run the stage `prepare` again.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}", "Delete it and run `recstill run` again.") from None

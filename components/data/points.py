@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from components.data.dataset import RECORD_FILE, SPLITS, Split
+from components.data.stored import stored_table
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json, write_json
 
@@ -156,18 +157,3 @@ def read_ingested(
             f"{events} does not hold the {what} that source.json describes", "Run the stage `ingest` again."
         )
     return points, labels, record
-
-
-def stored_table(path: Path, stage: str = "prepare") -> pl.DataFrame:
-    """A table that a stage has written.
-
-    Raises:
-        DataError: It is missing.
-        IntegrityError: It is damaged.
-    """
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", f"Run the stage `{stage}` again.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise IntegrityError(f"{path} is damaged: {error}", f"Run the stage `{stage}` again.") from None

@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 
 from components.data.dataset import SPLITS, Split
-from components.data.points import PointDataset, Splits, read_ingested, read_points, stored_table
+from components.data.points import PointDataset, Splits, read_ingested, read_points
 from components.data.rows import SourceFile
+from components.data.stored import stored_table
 from components.storage.digests import array_digest, file_digest, record_digest
 
 TOKENIZER_FILE = "tokenizer.json"
