@@ -31,11 +31,13 @@ def modules_of(stage: str) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in found if not _only_docstring(path))
 
 
+@cache
 def _only_docstring(module: Path) -> bool:
     return all(isinstance(node, ast.Expr) for node in ast.parse(module.read_text()).body)
 
 
-def imported_modules(module: Path) -> set[Path]:
+@cache
+def imported_modules(module: Path) -> frozenset[Path]:
     """Files below components/ that a module imports when it runs (imports for type checkers only do not count)."""
     found: set[Path] = set()
     for node in _running_nodes(ast.parse(module.read_text())):
@@ -50,7 +52,7 @@ def imported_modules(module: Path) -> set[Path]:
                 parts = name.split(".")
                 packages = {ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts) + 1)}
                 found |= {file for file in (*packages, ROOT.joinpath(*parts).with_suffix(".py")) if file.is_file()}
-    return found
+    return frozenset(found)
 
 
 def _running_nodes(tree: ast.AST) -> list[ast.AST]:
