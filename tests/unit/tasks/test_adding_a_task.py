@@ -11,31 +11,20 @@ import pytest
 import yaml
 
 from components.serving.predictor import Predictor
-from components.stages import (
-    distill,
-    evaluate,
-    ingest,
-    package,
-    prepare,
-    prune,
-    quantize,
-    soft_labels,
-    train_baseline,
-    train_teacher,
-)
-from components.stages.workspace import Workspace
 from components.storage.atomic import read_json
 from components.tasks import building
 from components.tasks.building import TASKS, open_task
 from flows.params import read_params
 from tests.stage_modules import ROOT
+from tests.unit.tasks.whole_runs import run
 
-PAGE = (ROOT / "docs" / "tasks.md").read_text()
-STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
+(SECTION,) = re.findall(
+    r"^## Adding one\n(.*?)^## ", (ROOT / "docs" / "tasks.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
 
 
 def test_a_task_is_added_in_fewer_than_a_hundred_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,12 +50,7 @@ def test_a_task_is_added_in_fewer_than_a_hundred_lines(tmp_path: Path, monkeypat
     (scenario,) = yaml.safe_load(entry)
     assert read_params(tmp_path).scenarios[scenario].task == name
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RECSTILL_STORE", f"file://{tmp_path}/store")
-    monkeypatch.setenv("RECSTILL_THREADS", "1")
-    for stage in STAGES:
-        stage.work(Workspace(scenario, tmp_path))
-    artifacts = tmp_path / "artifacts" / scenario
+    artifacts = run(tmp_path, scenario, yaml.safe_load(entry)[scenario])
     metrics = read_json(artifacts / "report" / "metrics.json")
     assert metrics["measures"][0]["key"] == "balanced_accuracy"
     assert metrics["contenders"]["commonest"]["balanced_accuracy"] == pytest.approx(0.5)
