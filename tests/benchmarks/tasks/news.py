@@ -15,7 +15,7 @@ def package_ratio(run: Run) -> float:
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
     return [
-        level("news_accuracy_svm", runs, "linear"),
+        mean_of("news_accuracy_svm", runs, lambda run: run.metrics["contenders"]["linear"]["accuracy"]),
         level("news_accuracy_teacher", runs, "teacher"),
         level("news_accuracy_shipped", runs, SHIPPED),
         difference("news_gap", runs, SHIPPED, "teacher"),
