@@ -14,7 +14,7 @@ from components.errors import DataError, SettingsError
 from components.evaluation.two_stage_report import SHIPS, TwoStageFindings, write_two_stage_report
 from components.provenance.lineage import commit_of
 from components.serving.binding import Bound, write_bound
-from components.serving.package_folder import RECORD
+from components.serving.package_folder import RECORD, SIGNATURE
 from components.serving.packaging import GOLDEN_REQUESTS
 from components.serving.predictor import Predictor
 from components.serving.two_stage import RANKING, RETRIEVAL, TwoStage
@@ -45,9 +45,10 @@ def work(workspace: Workspace) -> None:
     scenarios = {RETRIEVAL: settings.retrieval, RANKING: settings.ranking}
     folders = {role: Workspace(scenario, workspace.root).artifacts for role, scenario in scenarios.items()}
     packages = {role: folder / "package" for role, folder in folders.items()}
+    asked_as = {role: read_json(path / SIGNATURE) for role, path in packages.items()}
     tasks = {
-        role: open_task(str(read_json(packages[role] / RECORD)["task"]), folder / "dataset")
-        for role, folder in folders.items()
+        role: open_task(str(one["task"]), folders[role] / "dataset", int(one["max_length"]))
+        for role, one in asked_as.items()
     }
     tests, validation = (_held_out(split, tasks, scenarios) for split in ("test", "validation"))
     print(f"bind: {len(tests.users):,} test targets, later than what either model has learned from", flush=True)
@@ -60,8 +61,9 @@ def work(workspace: Workspace) -> None:
     weights = []
     for pair, names in ((predictors, ("retrieval", SHIPS)), (taught, ("teacher_retrieval", "teacher"))):
         stages = TwoStage(pair[RETRIEVAL], pair[RANKING], settings.candidates, settings.weights[0])
-        weights.append(by_weight(asked(stages, validation), settings.weights))
-        stages.weight = max(weights[-1], key=lambda weight: weights[-1][weight])
+        # What the retrieval is worth alone, at weight 0, is for the reader to compare with.
+        weights.append(by_weight(asked(stages, validation), (0.0, *settings.weights)))
+        stages.weight = max(settings.weights, key=lambda weight: weights[-1][weight])
         said = asked(stages, tests)
         ways |= {names[0]: (said, 0.0), names[1]: (said, stages.weight)}
     ways["ranking_alone"] = (ways[SHIPS][0], ONLY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ VALUES_FILE = "values.parquet"
 """The values of all features, and the row of the table of each; in a package, beside the items."""
 _SHOWN = 10
 _LEAST = 1e-9
+_HISTORIES = 64
 
 
 class Question(NamedTuple):
@@ -76,6 +78,8 @@ class Telling(Ranking):
         self._features = Features(layout, pl.read_parquet(io.BytesIO(read(VALUES_FILE))))
         self._window = int(signature["max_length"])
         self._only_yes = bool(layout["history"]) and layout["history"]["events"] == "positive"
+        # Many items are asked about with one history, when candidates are ranked.
+        self._past = lru_cache(maxsize=_HISTORIES)(self._read_past)
         items = pl.read_parquet(io.BytesIO(read("vocabulary.parquet")))
         of_item = {name: items[f"{FEATURE}{name}"].to_list() for name in layout["of_item"]}
         self._of_item = {
@@ -127,15 +131,18 @@ class Telling(Ranking):
             unknown += [f"{name}={value}" for value in values if not self._features.known(name, value)]
             rows = [self._features.row(name, value) for value in values] or [self._features.row(name, None)]
             categories += [*rows, *[0] * (width - len(rows))]
-        events = [event for event in question.history if event[1] or not self._only_yes]
-        newest = events[::-1][: self._window]
         return Row(
             np.array(categories, np.int64),
             np.array([_number(name, columns.get(name)) for name in layout["numbers"]], np.float32),
-            np.array([self._features.row(ITEM, name) for name, _ in newest], np.int64),
-            np.array([label for _, label in newest], np.int64),
+            *self._past(question.history),
             tuple(dict.fromkeys(unknown)),
         )
+
+    def _read_past(self, history: tuple[tuple[str, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and outcomes of the newest events, newest first."""
+        newest = [event for event in history if event[1] or not self._only_yes][::-1][: self._window]
+        rows = np.array([self._features.row(ITEM, name) for name, _ in newest], np.int64)
+        return rows, np.array([label for _, label in newest], np.int64)
 
     def refusal(self, question: Question) -> str | None:
         """Its columns have to be those of the package, and numbers numbers."""

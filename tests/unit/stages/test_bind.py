@@ -199,7 +199,10 @@ def test_the_record_names_both_packages_by_digest_and_their_bytes_are_unchanged(
         }
     assert record["two_stage"] == {"candidates": CANDIDATES, "weight": record["two_stage"]["weight"]}
     assert record["two_stage"]["weight"] in PAIR["weights"]
-    assert open_package(package).replay_golden() == 16
+    both = open_package(package)
+    assert both.replay_golden() == 16
+    golden = read_json(package / "golden.json")["requests"]
+    assert all(request["history"] and not both.ask(request).from_popularity for request in golden)
 
 
 @pytest.mark.parametrize(
