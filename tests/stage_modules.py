@@ -15,7 +15,17 @@ ROOT = Path(__file__).parents[1]
 
 @cache
 def stage_names() -> list[str]:
-    return list(_yaml().load((ROOT / "dvc.yaml").read_text())["stages"])
+    return list(_stages())
+
+
+def stage_names_of_a_scenario() -> list[str]:
+    """Without those that bind scenarios together."""
+    return [name for name, stage in _stages().items() if stage["foreach"] == "${scenarios}"]
+
+
+def _stages() -> dict[str, Any]:
+    stages: dict[str, Any] = _yaml().load((ROOT / "dvc.yaml").read_text())["stages"]
+    return stages
 
 
 def modules_of(stage: str) -> list[str]:

@@ -17,6 +17,7 @@ from components.settings.scenario import Params
 from components.storage.atomic import new_file
 from flows.params import round_trip
 
+_CONTEXT = 3  # unchanged lines around a change
 REMOVED = object()
 """In the place of a value: the key goes."""
 
@@ -44,9 +45,20 @@ def patched(text: str, scenario: str, changes: Mapping[str, Any]) -> str:
 
 def diff_of(before: str, after: str) -> str:
     """A unified diff of params.yaml; empty when nothing changes."""
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{PARAMS_FILE}", f"b/{PARAMS_FILE}"
-    )
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    # difflib.unified_diff takes what a long file often has for noise, and would show unchanged sections as changed.
+    groups = list(difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(_CONTEXT))
+    lines = [f"--- a/{PARAMS_FILE}\n", f"+++ b/{PARAMS_FILE}\n"] if groups else []
+    for group in groups:
+        first, last = group[0], group[-1]
+        spans = (f"{start + 1},{stop - start}" for start, stop in ((first[1], last[2]), (first[3], last[4])))
+        lines.append("@@ -{} +{} @@\n".format(*spans))
+        for tag, start, stop, new_start, new_stop in group:
+            if tag == "equal":
+                lines += [" " + line for line in old[start:stop]]
+                continue
+            lines += ["-" + line for line in old[start:stop]]
+            lines += ["+" + line for line in new[new_start:new_stop]]
     return "".join(lines)
 
 

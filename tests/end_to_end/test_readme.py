@@ -31,6 +31,7 @@ def quick(checkout: Checkout) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.timeout(900)  # some thirty commands; each has a limit of its own
 def test_the_commands_of_the_readme_work_in_their_order(fresh: Checkout) -> None:
     installed = Path(sys.prefix)
     assert (installed / ".installed").is_file(), "run the tests by `make test`, which makes the environment"

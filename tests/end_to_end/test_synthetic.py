@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tests.end_to_end.conftest import Checkout, new_checkout
-from tests.stage_modules import stage_names
+from tests.stage_modules import stage_names_of_a_scenario
 
 # Their bytes hold measured times, and so do those of what is made from them.
 MEASURED = ("metrics/", "report", "package")
@@ -29,7 +29,7 @@ def locked(checkout: Checkout) -> dict[str, Any]:
 
 def test_every_stage_runs_once_and_the_results_are_shown(finished: tuple[Checkout, str]) -> None:
     checkout, printed = finished
-    assert outcomes(printed) == dict.fromkeys(stage_names(), "ran")
+    assert outcomes(printed) == dict.fromkeys(stage_names_of_a_scenario(), "ran")
     assert "teacher" in printed and "NDCG@10" in printed and "report/index.html" in printed
     report = checkout.root / "artifacts/synthetic/report"
     page = (report / "index.html").read_text()
@@ -121,4 +121,4 @@ def test_a_quantization_parameter_reruns_quantize_and_what_follows(another: Chec
     assert "kmeans_levels" in another.succeed("git", "diff", "params.yaml")
     printed = another.succeed("recstill", "run", "synthetic", "--from", "package", "--force")
     assert outcomes(printed) == {"package": "ran"}
-    assert f"{len(stage_names()) - 1} skipped" in printed
+    assert f"{len(stage_names_of_a_scenario()) - 1} skipped" in printed

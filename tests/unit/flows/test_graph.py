@@ -11,7 +11,7 @@ import yaml
 
 from components.errors import RecstillError
 from flows.graph import Stage, StageError, pending, reproduce, scenario_stages
-from tests.stage_modules import ROOT, stage_names
+from tests.stage_modules import ROOT, stage_names_of_a_scenario
 
 # Two branches that join: what a flow has to get right, in a few lines of shell.
 GRAPH = {
@@ -37,7 +37,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_stage_of_dvc_yaml_is_there_after_what_it_reads() -> None:
     stages = scenario_stages(ROOT, "synthetic")
-    assert [stage.name for stage in stages] == [name for name in stage_names() if name != "bind"]
+    assert [stage.name for stage in stages] == stage_names_of_a_scenario()
     require_order(stages)
 
 
