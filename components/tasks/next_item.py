@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.data.dataset import SPLITS, PreparedDataset, Split, read_dataset
+from components.data.dataset import SPLITS, PreparedDataset, Split
 from components.data.events import read_ingested
-from components.data.people import user_ids
 from components.data.preparing import prepare, summary, write_dataset
 from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.prepare import PrepareSettings
 from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
-from components.tasks.beyond import Population
-from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
-from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, popularity_strata, quality, ranking
+from components.tasks.catalogue import CatalogueTask
+from components.tasks.contract import Baseline, Judgement, Measure, Wording
+from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, quality, ranking
 from components.tasks.held_out_events import HeldOutEvents, asked_events, held_out_events
 from components.tasks.item_baselines import item_knn_scorer, popularity_scorer
 from components.tasks.windows import Windows, disjoint_windows, fixed_windows
@@ -29,7 +28,7 @@ _LEFT_OUT, _KEPT = "seen items left out", "seen items kept"
 _FIGURES = (("ndcg10", "NDCG@10"), ("recall10", "Recall@10"), ("mrr", "MRR"), ("coverage10", "coverage"))
 
 
-class NextItem(Task):
+class NextItem(CatalogueTask):
     """Batches over a prepared data set for networks that read at most ``max_length`` events.
 
     The inputs of a batch are ``items`` ``(batch, length)`` int64, padded on the right with item 0, and ``valid``
@@ -49,8 +48,6 @@ class NextItem(Task):
     )
     best_of = CUTOFF
 
-    dataset: PreparedDataset
-
     @classmethod
     def prepare(cls, ingested: Path, folder: Path, settings: Settings) -> list[str]:
         """K-core, vocabulary, order, split, prediction points; see :class:`Task`. Where the source says of each event
@@ -64,11 +61,6 @@ class NextItem(Task):
         write_dataset(folder, prepared)
         return summary(prepared.record)
 
-    @classmethod
-    def read(cls, folder: Path) -> PreparedDataset:
-        """See :func:`components.data.dataset.read_dataset`."""
-        return read_dataset(folder)
-
     def __init__(self, dataset: PreparedDataset, max_length: int = 0) -> None:
         self.dataset, self.max_length = dataset, max_length
         self._item = dataset.item.astype(np.int64)
@@ -79,25 +71,9 @@ class NextItem(Task):
             self._share = dataset.weight / dataset.weight[self._point >= 0].max()
 
     @property
-    def outcomes(self) -> int:
-        """K, the size of the catalogue."""
-        return self.dataset.items
-
-    @property
-    def outcome_ids(self) -> list[str]:
-        """The source's item ids."""
-        ids: list[str] = self.dataset.catalogue["id"].to_list()
-        return ids
-
-    @property
     def points(self) -> int:
         """P, the number of training points."""
         return self.dataset.points
-
-    @property
-    def outcome_counts(self) -> np.ndarray:
-        """``(K,)`` training events of each item."""
-        return self.dataset.train_counts
 
     def training_batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
@@ -192,22 +168,9 @@ class NextItem(Task):
             "item_knn": Baseline("Item-kNN", item_knn_scorer(self.dataset, settings.knn_neighbours)),
         }
 
-    def strata(self, judgement: Judgement) -> Strata:
-        """By popularity of the target."""
-        return popularity_strata(judgement.targets, self.dataset.train_counts)
-
     def beyond(self, earlier: PreparedDataset | None) -> HeldOutEvents:
         """The newest events; see :func:`components.tasks.held_out_events.held_out_events`."""
         return held_out_events(self.dataset, earlier)
-
-    def population(self) -> Population:
-        """All events, whatever split they are in."""
-        return Population(
-            items=self.dataset.catalogue["id"],
-            item_events=np.bincount(self.dataset.item, minlength=self.dataset.items),
-            users=user_ids(self.dataset),
-            user_events=np.diff(self.dataset.offsets),
-        )
 
     def learned_until(self, split: Split) -> int:
         """See :class:`Task`."""
@@ -233,18 +196,14 @@ class NextItem(Task):
 
     def write_package_files(self, folder: Path) -> dict[str, Any]:
         """The catalogue."""
-        self.dataset.catalogue.select("item", "id", "title", "train_events").write_parquet(
-            folder / "vocabulary.parquet"
-        )
-        return {
-            "meaning": {
+        return self.write_catalogue(
+            folder,
+            {
                 "items": "item indices of vocabulary.parquet, oldest first, padded on the right with any index",
                 "length": "events of each history that count",
                 "scores": "one score an item, greater is better; items of the history are scored like any other",
             },
-            "items": self.outcomes,
-            "k": {"least": 1, "most": self.outcomes},
-        }
+        )
 
     def golden_requests(self, count: int) -> list[Mapping[str, Any]]:
         """Histories that end at a random training event."""

@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from components.data.dataset import PreparedDataset, Split, read_dataset
+from components.data.dataset import PreparedDataset, Split
 from components.data.events import read_ingested
-from components.data.people import user_ids
 from components.data.preparing import prepare, summary, write_dataset
 from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.prepare import PrepareSettings
 from components.tasks.batch import ITEM_SETS, Batch, EvaluationBatch, Feed, Scorer
-from components.tasks.beyond import Population
-from components.tasks.contract import Baseline, Judgement, Measure, Strata, Task, Wording
-from components.tasks.full_ranking import popularity_strata, ranking
+from components.tasks.catalogue import CatalogueTask
+from components.tasks.contract import Baseline, Judgement, Measure, Wording
+from components.tasks.full_ranking import ranking
 from components.tasks.held_out_events import HeldOutEvents, held_out_events
 from components.tasks.item_baselines import item_knn_scorer, popularity_scorer
 from components.tasks.item_sets import ItemSets
@@ -39,7 +38,7 @@ _GOLDEN_ITEMS = 8
 _SPREAD = 0.7  # Users within a factor of two or so of one another's number of items make a batch.
 
 
-class TopN(Task):
+class TopN(CatalogueTask):
     """A point is a user, K the catalogue.
 
     The inputs are ``items`` ``(B, length)`` int64, the user's different training items padded on the right with item 0,
@@ -59,8 +58,6 @@ class TopN(Task):
     )
     best_of = CUTOFF
 
-    dataset: PreparedDataset
-
     @classmethod
     def prepare(cls, ingested: Path, folder: Path, settings: Settings) -> list[str]:
         """K-core, vocabulary and split; see :class:`Task`."""
@@ -72,11 +69,6 @@ class TopN(Task):
         prepared.record["points"] = prepared.events.filter(split=0)["user"].n_unique()
         write_dataset(folder, prepared)
         return summary(prepared.record)
-
-    @classmethod
-    def read(cls, folder: Path) -> PreparedDataset:
-        """See :func:`components.data.dataset.read_dataset`."""
-        return read_dataset(folder)
 
     def __init__(self, dataset: PreparedDataset, max_length: int = 0) -> None:
         self.dataset, self.max_length = dataset, max_length
@@ -90,25 +82,9 @@ class TopN(Task):
         return {ITEM_SETS: True}
 
     @property
-    def outcomes(self) -> int:
-        """K, the size of the catalogue."""
-        return self.dataset.items
-
-    @property
-    def outcome_ids(self) -> list[str]:
-        """The source's item ids."""
-        ids: list[str] = self.dataset.catalogue["id"].to_list()
-        return ids
-
-    @property
     def points(self) -> int:
         """Users with a training item."""
         return len(self._users)
-
-    @property
-    def outcome_counts(self) -> np.ndarray:
-        """``(K,)`` training events of each item."""
-        return self.dataset.train_counts
 
     def training_batches(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
@@ -221,22 +197,9 @@ class TopN(Task):
             "item_knn": Baseline("Item-kNN", lambda batch: neighbours(_as_fed(batch))),
         }
 
-    def strata(self, judgement: Judgement) -> Strata:
-        """By popularity of the target."""
-        return popularity_strata(judgement.targets, self.dataset.train_counts)
-
     def beyond(self, earlier: PreparedDataset | None) -> HeldOutEvents:
         """The test events; see :func:`components.tasks.held_out_events.held_out_events`."""
         return held_out_events(self.dataset, earlier, HeldOutItems)
-
-    def population(self) -> Population:
-        """All events, whatever split they are in."""
-        return Population(
-            items=self.dataset.catalogue["id"],
-            item_events=np.bincount(self.dataset.item, minlength=self.dataset.items),
-            users=user_ids(self.dataset),
-            user_events=np.diff(self.dataset.offsets),
-        )
 
     def wording(self) -> Wording:
         """For people."""
@@ -254,18 +217,14 @@ class TopN(Task):
 
     def write_package_files(self, folder: Path) -> dict[str, Any]:
         """The catalogue."""
-        self.dataset.catalogue.select("item", "id", "title", "train_events").write_parquet(
-            folder / "vocabulary.parquet"
-        )
-        return {
-            "meaning": {
+        return self.write_catalogue(
+            folder,
+            {
                 "items": "item indices of vocabulary.parquet in any order, padded on the right with any index",
                 "length": "items of each row that count",
                 "scores": "one score an item, greater is better; items of the row are scored like any other",
             },
-            "items": self.outcomes,
-            "k": {"least": 1, "most": self.outcomes},
-        }
+        )
 
     def golden_requests(self, count: int) -> list[Mapping[str, Any]]:
         """Items drawn as often as training has them: nobody's own set goes into a package."""
@@ -303,7 +262,7 @@ class HeldOutRecall(Recall):
 class TrainingBatches(Sequence[Batch]):
     """One epoch's batches, each made when it is asked for.
 
-    Several devices divide the users of every step among them; what is drawn for a user does not depend on how.
+    Several devices divide the users of every step among them, and each draws for its own.
     """
 
     def __init__(self, task: TopN, steps: list[np.ndarray], seed: tuple[int, int], rank: int, world: int) -> None:

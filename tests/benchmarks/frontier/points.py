@@ -24,6 +24,7 @@ from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
 from components.storage.atomic import new_folder, read_json, write_json
 from components.tasks.building import open_task
+from tests.benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -56,22 +57,6 @@ class Frontier(NamedTuple):
     scenario: str
     points: tuple[Point, ...]
     figures: Callable[[Sequence[Judged]], list[Figure]]
-
-
-class Figure(NamedTuple):
-    """One line of the output: an estimate, and its 95 % interval where there is one."""
-
-    name: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}={self.value:.4f}"
-
-    def told(self) -> str:
-        """With the interval, for people."""
-        return f"{self.name:<32} {self.value:.4f}" + ("" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ SHAPES = {
     "many narrow heads": {"heads": 8, "blocks": 1},
 }
 # Random weights have near ties everywhere; trained ones come out much closer.
-LEAST_OVERLAP = {8: 0.9, 4: 0.65, 2: 0.2}
+LEAST_OVERLAP = {8: 0.9, 4: 0.65, 2: 0.45}
 
 
 @pytest.fixture(scope="module")

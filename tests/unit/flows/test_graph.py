@@ -50,6 +50,18 @@ def test_a_pair_has_the_stages_of_both_scenarios_before_its_own() -> None:
     assert sorted(stage.address for stage in stages[:-1]) == sorted(both)
 
 
+def test_params_that_bind_no_scenarios_together_need_not_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    scenarios = yaml.safe_load((ROOT / "params.yaml").read_text())["scenarios"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"mine": scenarios["synthetic"]}}))
+    for command in (["git", "init", "-q"], [str(Path(sys.executable).parent / "dvc"), "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    assert [stage.name for stage in scenario_stages(tmp_path, "mine")] == stage_names_of_a_scenario()
+
+
 def require_order(stages: list[Stage]) -> None:
     seen: set[str] = set()
     for stage in stages:

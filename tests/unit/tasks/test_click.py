@@ -28,23 +28,13 @@ from components.serving.predictor import Predictor
 from components.serving.served_model import ServedModel
 from components.settings.base import validated
 from components.settings.scenario import Params
-from components.stages import (
-    distill,
-    evaluate,
-    ingest,
-    package,
-    prepare,
-    prune,
-    quantize,
-    soft_labels,
-    train_baseline,
-    train_teacher,
-)
+from components.stages import ingest, prepare, train_teacher
 from components.stages.workspace import Workspace
 from components.storage.atomic import read_json
 from components.storage.checkpoints import ARCHITECTURE_FILE
 from components.tasks.building import open_task, task_of
 from components.tasks.probability_of_yes import area_by_group, influences, probability_figures
+from tests.unit.tasks.whole_runs import run
 
 OPTIMIZATION = {"max_epochs": 8, "patience": 8, "batch_size": 64, "learning_rate": 0.02, "average_decay": 0.9}
 NETWORK = {
@@ -105,7 +95,6 @@ SCENARIO: dict[str, Any] = {
     "budget": {},
     "gate": {"min_retention": 0.5, "figures": {"calibration": {"min": 0.5, "max": 2.0}}},
 }
-STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
 LOG: dict[str, Any] = {
     **SCENARIO,
     "source": {
@@ -136,14 +125,7 @@ def workspace(root: Path, scenario: dict[str, Any], monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which every stage has run. Read only."""
-    root = tmp_path_factory.mktemp("clicks")
-    with pytest.MonkeyPatch.context() as patch:
-        own = workspace(root, SCENARIO, patch)
-        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
-        patch.setenv("RECSTILL_THREADS", "1")
-        for stage in STAGES:
-            stage.work(own)
-    return root / "artifacts" / "tiny"
+    return run(tmp_path_factory.mktemp("clicks"), "tiny", SCENARIO)
 
 
 @pytest.fixture(scope="module")

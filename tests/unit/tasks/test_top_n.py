@@ -20,23 +20,13 @@ from components.networks.building import new_network, read_network
 from components.networks.matrix_factorization import user_rows
 from components.serving.predictor import Predictor
 from components.settings.top_n_network import MatrixFactorizationSettings
-from components.stages import (
-    distill,
-    evaluate,
-    ingest,
-    package,
-    prepare,
-    prune,
-    quantize,
-    soft_labels,
-    train_baseline,
-    train_teacher,
-)
+from components.stages import ingest, train_teacher
 from components.stages.workspace import Workspace
 from components.storage.atomic import read_json
 from components.tasks.building import open_task
 from components.tasks.item_sets import ItemSets
 from components.tasks.top_n import TopN
+from tests.unit.tasks.whole_runs import run
 
 OPTIMIZATION = {"max_epochs": 6, "patience": 6, "batch_size": 32, "learning_rate": 0.03, "average_decay": 0.8}
 SCENARIO: dict[str, Any] = {
@@ -70,7 +60,6 @@ SCENARIO: dict[str, Any] = {
     "budget": {},
     "gate": {"min_retention": 0.3},
 }
-STAGES = (ingest, prepare, train_teacher, train_baseline, soft_labels, distill, prune, quantize, evaluate, package)
 GROUPS, ITEMS, USERS = 5, 60, 150
 
 
@@ -91,17 +80,10 @@ def sets() -> dict[str, pl.DataFrame]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which every stage has run. Read only."""
     root = tmp_path_factory.mktemp("sets")
-    (root / "params.yaml").write_text(yaml.safe_dump({"scenarios": {"tiny": SCENARIO}}))
     (root / "sets").mkdir()
     for name, table in sets().items():
         table.write_csv(root / "sets" / f"{name}.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("RECSTILL_STORE", f"file://{root}/store")
-        patch.setenv("RECSTILL_THREADS", "1")
-        for stage in STAGES:
-            stage.work(Workspace("tiny", root))
-    return root / "artifacts" / "tiny"
+    return run(root, "tiny", SCENARIO)
 
 
 @pytest.fixture
