@@ -19,7 +19,7 @@ from torch import nn
 
 from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.cross_network_serving import served_form
-from components.networks.units import Group, Slice
+from components.networks.units import Group, Slice, hidden_layer_groups
 
 _CLIP = 5.0  # Normalised numbers beyond it say no more: one absurd value must not decide.
 _MASKED = -1e4
@@ -232,11 +232,7 @@ class CrossNetwork(RecordedNetwork[CrossNetworkRecord]):
         for number, rank in enumerate(record.cross_ranks):
             both = (Slice(f"crosses.{number}.inner.weight", 0), Slice(f"crosses.{number}.outer.weight", 1))
             found.append(Group(f"crosses.{number}", "ffn", rank, both, ("cross_ranks", number)))
-        following = [f"layers.{number}.weight" for number in range(1, len(self.layers))] + ["output.weight"]
-        for number, (width, reader) in enumerate(zip(record.hidden, following, strict=False)):
-            sides = (Slice(f"layers.{number}.weight", 0), Slice(f"layers.{number}.bias", 0), Slice(reader, 1))
-            found.append(Group(f"layers.{number}", "ffn", width, sides, ("hidden", number)))
-        return found
+        return found + hidden_layer_groups(record.hidden, "output")
 
     @property
     def served_inputs(self) -> tuple[ServedInput, ...]:

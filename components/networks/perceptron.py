@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from components.networks.contract import RecordedNetwork, ServedInput
-from components.networks.units import Group, Slice
+from components.networks.units import Group, hidden_layer_groups
 
 
 class PerceptronRecord(BaseModel):
@@ -69,17 +69,7 @@ class Perceptron(RecordedNetwork[PerceptronRecord]):
     @property
     def groups(self) -> list[Group]:
         """The channels of each hidden layer."""
-        following = [f"layers.{number}.weight" for number in range(1, len(self.layers))] + ["output.weight"]
-        return [
-            Group(
-                f"layers.{number}",
-                "ffn",
-                width,
-                (Slice(f"layers.{number}.weight", 0), Slice(f"layers.{number}.bias", 0), Slice(reader, 1)),
-                ("hidden", number),
-            )
-            for number, (width, reader) in enumerate(zip(self._record.hidden, following, strict=True))
-        ]
+        return hidden_layer_groups(self._record.hidden, "output")
 
     @property
     def served_inputs(self) -> tuple[ServedInput, ...]:

@@ -19,7 +19,7 @@ from torch import nn
 from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.item_sets import counted_rows, item_set_inputs
 from components.networks.text_serving import Projection
-from components.networks.units import Group, Slice
+from components.networks.units import Group, hidden_layer_groups
 
 
 class TwoTowerRecord(BaseModel):
@@ -78,17 +78,7 @@ class TwoTower(RecordedNetwork[TwoTowerRecord]):
     @property
     def groups(self) -> list[Group]:
         """The channels of each hidden layer."""
-        following = [f"layers.{number}.weight" for number in range(1, len(self.layers))] + ["last.weight"]
-        return [
-            Group(
-                f"layers.{number}",
-                "ffn",
-                width,
-                (Slice(f"layers.{number}.weight", 0), Slice(f"layers.{number}.bias", 0), Slice(reader, 1)),
-                ("hidden", number),
-            )
-            for number, (width, reader) in enumerate(zip(self._record.hidden, following, strict=True))
-        ]
+        return hidden_layer_groups(self._record.hidden, "last")
 
     @property
     def served_inputs(self) -> tuple[ServedInput, ...]:

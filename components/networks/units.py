@@ -10,6 +10,7 @@ weights of unit u" (importance, group lasso, mask equivalence) reads it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,6 +53,21 @@ class Group:
     units: int
     slices: tuple[Slice, ...]
     record: tuple[str | int, ...]
+
+
+def hidden_layer_groups(widths: Sequence[int], last: str) -> list[Group]:
+    """The channels of the linear layers ``layers.0``, ``layers.1`` and so on; ``hidden`` in the architecture record.
+
+    Args:
+        widths: Channels of each.
+        last: The layer that reads the last of them.
+    """
+    readers = [*(f"layers.{number}" for number in range(1, len(widths))), last]
+    found = []
+    for number, (width, reader) in enumerate(zip(widths, readers, strict=False)):
+        sides = (Slice(f"layers.{number}.weight", 0), Slice(f"layers.{number}.bias", 0), Slice(f"{reader}.weight", 1))
+        found.append(Group(f"layers.{number}", "ffn", width, sides, ("hidden", number)))
+    return found
 
 
 def norm_slices(prefix: str) -> list[Slice]:
