@@ -153,9 +153,7 @@ def described(params: Params | None, scenario: str | None) -> list[Parameter]:
     """
     values: BaseModel | None = None
     if params is not None and scenario is not None:
-        if scenario not in params.scenarios:
-            raise SettingsError(f"unknown scenario {scenario!r}; {nearest(scenario, list(params.scenarios))}")
-        values = params.scenarios[scenario]
+        values = params.scenario(scenario)
     return list(_fields(Scenario, values, ""))
 
 

@@ -81,12 +81,9 @@ def schedule(
     if cron and every:
         raise SettingsError("--cron and --every exclude each other", "Give one of them.")
     root = enter_checkout()
-    known = read_params(root).scenarios
-    from components.settings.base import nearest
-
+    params = read_params(root)
     for scenario in scenarios:
-        if scenario not in known:
-            raise SettingsError(f"unknown scenario {scenario!r}; {nearest(scenario, list(known))}")
+        params.scenario(scenario)
     plan = deployments.Plan(
         scenarios=scenarios,
         cron=checked_cron("--cron", cron) if cron else None,

@@ -36,8 +36,6 @@ def up(
     Without RECSTILL_STORE it starts SeaweedFS where that is installed (`make test` does), else it uses the folder store
     of the checkout. It stays in the foreground; Ctrl-C ends everything.
     """
-    from components.errors import SettingsError
-    from components.settings.base import nearest
     from flows.console import Console
     from flows.params import read_params
     from flows.repository import enter_checkout
@@ -46,8 +44,6 @@ def up(
     from flows.stack_environment import Stack
 
     root = enter_checkout()
-    known = list(read_params(root).scenarios)
-    if name not in known:
-        raise SettingsError(f"unknown scenario {name!r}; {nearest(name, known)}")
+    read_params(root).scenario(name)
     checked_cron("--cron", cron)
     raise typer.Exit(run(Stack(root, name, port, prefect_port, store_port, cron, postgres), Console().say))

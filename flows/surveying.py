@@ -12,7 +12,6 @@ import yaml
 
 from components.errors import IntegrityError, RecstillError, SettingsError
 from components.provenance.recalls import Recall, plain_digest, recalls_of, refuse_recalled
-from components.settings.base import nearest
 from components.settings.scenario import Scenario
 from components.storage.atomic import read_json
 from components.storage.contract import ObjectStore
@@ -116,10 +115,7 @@ def survey(checkout: Path, request: Request, run_stages: RunStages, say: Say) ->
     name = request.scenario
     commit = clean_commit(checkout)
     store = store_of(checkout)
-    params = read_params(checkout)
-    if name not in params.scenarios:
-        raise SettingsError(f"unknown scenario {name!r}; {nearest(name, list(params.scenarios))}")
-    committed = params.scenarios[name]
+    committed = read_params(checkout).scenario(name)
     check_gate(committed)
     champion, latest = champion_and_latest(checkout, store, name)
     warm = committed.retraining.warm_start if request.warm is None else request.warm

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components.errors import RecstillError, SettingsError
-from components.settings.base import nearest
 from components.settings.scenario import Scenario
 from components.settings.search_space import space_of, value_at
 from components.settings.threads import cores, threads_per_network
@@ -101,10 +100,7 @@ def scenario_of(root: Path, name: str) -> Scenario:
     Raises:
         SettingsError: There is none of that name, or params.yaml is wrong.
     """
-    scenarios = read_params(root).scenarios
-    if name not in scenarios:
-        raise SettingsError(f"unknown scenario {name!r}; {nearest(name, list(scenarios))}")
-    return scenarios[name]
+    return read_params(root).scenario(name)
 
 
 def _searched(

@@ -6,6 +6,7 @@ import re
 
 from pydantic import Field, field_validator, model_validator
 
+from components.errors import SettingsError
 from components.settings.base import Settings, nearest
 from components.settings.distillation import DistillationSettings
 from components.settings.evaluation import BudgetSettings, EvaluationSettings, GateSettings
@@ -80,6 +81,20 @@ class Params(Settings):
     """Every scenario by its name."""
     two_stage: dict[str, TwoStageSettings] = {}
     """Pairs of scenarios that answer together, by their name."""
+
+    def scenario(self, name: str) -> Scenario:
+        """One of them.
+
+        Raises:
+            SettingsError: There is none of that name, or it is a pair's.
+        """
+        if pair := self.two_stage.get(name):
+            raise SettingsError(
+                f"{name!r} is no scenario: it answers with {pair.retrieval} and {pair.ranking}", "Name one of the two."
+            )
+        if name not in self.scenarios:
+            raise SettingsError(f"unknown scenario {name!r}; {nearest(name, list(self.scenarios))}")
+        return self.scenarios[name]
 
     @field_validator("scenarios")
     @classmethod

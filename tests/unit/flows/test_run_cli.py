@@ -1,0 +1,42 @@
+"""`recstill run` of a pair of scenarios: it has no entry of its own below ``scenarios``."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from components.errors import SettingsError
+from flows import cli
+from flows.graph import Stage
+from flows.params import read_params
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_a_pair_is_run_with_the_stages_of_both_its_scenarios(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, set[str]]] = []
+
+    def compressed(root: Path, scenario: str, stages: list[Stage], chosen: list[Stage], force: bool) -> list[object]:
+        ran.append((scenario, {stage.scenario for stage in chosen}))
+        raise typer.Exit(7)  # what follows prints the report of a run
+
+    monkeypatch.setattr(cli, "_compressed", compressed)
+    done = CliRunner().invoke(cli.app, ["run", "feed", "--force"])
+
+    assert (done.exit_code, ran) == (7, [("feed", {"social", "interest", "feed"})]), done.output
+
+
+def test_a_pair_is_no_scenario_and_the_error_names_its_two() -> None:
+    params = read_params(ROOT)
+
+    with pytest.raises(SettingsError, match=r"'feed' is no scenario: it answers with social and interest"):
+        params.scenario("feed")
+    with pytest.raises(SettingsError, match=r"unknown scenario 'interst'; the nearest known one is 'interest'"):
+        params.scenario("interst")
+    assert params.scenario("interest") is params.scenarios["interest"]
