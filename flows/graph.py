@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import networkx
+from dvc import dvcfile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
@@ -28,9 +29,12 @@ from dvc.stage.exceptions import StageCmdFailedError
 from components.data.subject_key import LOCAL_KEY, SUBJECT_VARIABLE
 from components.errors import RecstillError
 from components.settings.base import nearest
+from flows.lock_text import modifying_records
 from flows.repository import keys_of
 
 Outcome = Literal["ran", "cached", "skipped"]
+
+dvcfile.modify_yaml = modifying_records(dvcfile.modify_yaml)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from components.settings.source import SyntheticSource
 # How long one example takes says more about the machine than about the code.
 hypothesis_settings.register_profile("recstill", deadline=None)
 hypothesis_settings.load_profile("recstill")
+
+# A checkout without this one's configuration would start a process for DVC's analytics at every command.
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 
 @pytest.fixture(scope="session")
