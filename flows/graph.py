@@ -23,7 +23,7 @@ from typing import Any, Literal
 import networkx
 from dvc import dvcfile
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.stage.exceptions import StageCmdFailedError
 
 from components.data.subject_key import LOCAL_KEY, SUBJECT_VARIABLE
@@ -115,10 +115,12 @@ def scenario_stages(root: Path, scenario: str) -> list[Stage]:
 
 def pending(root: Path, stages: list[Stage]) -> dict[str, list[str]]:
     """Why each stage that is not up to date would run, in words; up-to-date stages are left out."""
-    with _repo(root) as repo:
-        status: dict[str, Any] = {}
-        for stage in stages:
-            status.update(repo.status(targets=[stage.address]))
+    wanted, status = {stage.address for stage in stages}, {}
+    with _repo(root) as repo, lock_repo(repo):
+        # The index has read dvc.lock once; `repo.status` would read it again for every target.
+        for stage in repo.index.stages:
+            if stage.addressing in wanted:
+                status.update(stage.status(check_updates=True))
     reasons = {address: _reasons(entries) for address, entries in status.items()}
     # DVC compares files with its record: it cannot know yet what a stage that has to run will make of them.
     for stage in stages:
