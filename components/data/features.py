@@ -57,11 +57,24 @@ def text_of(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def in_column_order(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """A layout as it was learned: features in the order of their columns, where JSON has them by name.
+
+    Args:
+        layout: ``features`` of ``dataset.json`` or of a package's ``signature.json``, as it was read.
+    """
+    kinds = {
+        kind: dict(sorted(layout[kind].items(), key=lambda named: named[1]["first"])) for kind in ("single", "bags")
+    }
+    numbers = sorted(layout["numbers"].items(), key=lambda named: named[1].get("column", 0))
+    return {**layout, **kinds, "numbers": dict(numbers)}
+
+
 class Features:
     """The layout of the features, and what each value becomes.
 
     Args:
-        layout: ``features`` of ``dataset.json``, see :func:`learned_features`.
+        layout: See :func:`learned_features`, or :func:`in_column_order` where it was read.
         vocabularies: ``feature``, ``value``, ``row``.
     """
 
@@ -176,7 +189,8 @@ def learned_features(
             numbers = _as_numbers(name, texts)
             there = numbers[np.isfinite(numbers)]
             scale = float(there.std()) if len(there) else 0.0
-            layout["numbers"][name] = {"mean": float(there.mean()) if len(there) else 0.0, "scale": scale or 1.0}
+            mean, column = float(there.mean()) if len(there) else 0.0, len(layout["numbers"])
+            layout["numbers"][name] = {"column": column, "mean": mean, "scale": scale or 1.0}
             continue
         described: dict[str, Any] = {"first": first}
         if feature.separator:

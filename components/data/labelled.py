@@ -28,6 +28,7 @@ import numpy as np
 import polars as pl
 
 from components.data.dataset import RECORD_FILE, SPLITS, Split
+from components.data.features import in_column_order
 from components.data.rows import FEATURE
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json
@@ -151,6 +152,7 @@ def read_labelled_dataset(folder: Path) -> LabelledDataset:
         for number, name in enumerate(SPLITS)
     ]
     try:
+        record["features"] = in_column_order(record["features"])
         written = tables[-1].select(pl.col(f"^{re.escape(FEATURE)}.*$"))
         tables[-1] = tables[-1].drop(written.columns)
         table = pl.concat(tables, how="diagonal").sort("user", "position").with_columns(pl.col("point").fill_null(-1))

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from scipy.special import expit
 
-from components.data.features import Features, text_of
+from components.data.features import Features, in_column_order, text_of
 from components.data.rows import FEATURE
 from components.errors import DataError
 from components.settings.base import nearest
@@ -74,7 +74,7 @@ class Telling(Ranking):
     endpoint = "predict"
 
     def __init__(self, read: Read, signature: Mapping[str, Any]) -> None:
-        layout = signature["features"]
+        layout = in_column_order(signature["features"])
         self._features = Features(layout, pl.read_parquet(io.BytesIO(read(VALUES_FILE))))
         self._window = int(signature["max_length"])
         self._only_yes = bool(layout["history"]) and layout["history"]["events"] == "positive"

@@ -17,8 +17,10 @@ from starlette.testclient import TestClient
 
 from components.data.features import Features
 from components.data.labelled import LabelledDataset, read_labelled_dataset
+from components.data.preparing_labelled import prepare_labelled
 from components.errors import DataError, IntegrityError, SettingsError
 from components.evaluation.drift import drift_between
+from components.networks.building import new_network
 from components.serving.holdout import score
 from components.serving.http_app import service_app
 from components.serving.limits import Limits
@@ -27,13 +29,21 @@ from components.serving.metrics import Metrics
 from components.serving.predictor import Predictor
 from components.serving.served_model import ServedModel
 from components.settings.base import validated
+from components.settings.labelled_prepare import (
+    HashedFeature,
+    LabelledPrepareSettings,
+    NumericFeature,
+    VocabularyFeature,
+)
+from components.settings.network import CrossNetworkSettings
 from components.settings.scenario import Params
 from components.stages import ingest, prepare, train_teacher
 from components.stages.workspace import Workspace
-from components.storage.atomic import read_json
+from components.storage.atomic import read_json, write_json
 from components.storage.checkpoints import ARCHITECTURE_FILE
 from components.tasks.building import open_task, task_of
 from components.tasks.probability_of_yes import area_by_group, influences, probability_figures
+from components.tasks.telling import Telling
 from tests.unit.tasks.whole_runs import run
 
 OPTIMIZATION = {"max_epochs": 8, "patience": 8, "batch_size": 64, "learning_rate": 0.02, "average_decay": 0.9}
@@ -259,6 +269,41 @@ def test_a_request_is_read_as_its_row_was(dataset: LabelledDataset, finished: Pa
     assert known[1] > 0 and parsed.categories.tolist() == [known[0], 0, *known[2:]], "the user is privileged"
     assert np.array_equal(parsed.numbers, dataset.numbers[row], equal_nan=True)
     assert features.single == ["item", "user"]
+
+
+def test_features_keep_their_columns_whatever_they_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has them by name, the data in the order of the settings, items first."""
+    log = log_of().with_columns(brand=pl.lit("b"), age=pl.int_range(pl.len()) % 9, hues=pl.lit("x|y|z"))
+    log.write_csv(tmp_path / "log.csv")
+    source = {**LOG["source"], "features": ["price", "tags", "brand", "age", "hues"]}
+    own = workspace(tmp_path, {**LOG, "source": source}, monkeypatch)
+    ingest.work(own)
+    kinds = {
+        "user": HashedFeature(kind="hashed", buckets=7),
+        "brand": VocabularyFeature(kind="vocabulary"),
+        "item": VocabularyFeature(kind="vocabulary"),
+        "tags": VocabularyFeature(kind="vocabulary", separator="|", most=2),
+        "hues": VocabularyFeature(kind="vocabulary", separator="|", most=3),
+        "price": NumericFeature(kind="numeric"),
+        "age": NumericFeature(kind="numeric"),
+    }
+    settings = LabelledPrepareSettings(kind="labelled", features=kinds, privileged=("user",))
+    prepare_labelled(own.artifacts, own.artifacts / "dataset", settings)
+    task = open_task("click", own.artifacts / "dataset", 3)
+    dataset = task.dataset
+    assert isinstance(dataset, LabelledDataset)
+    assert list(dataset.record["features"]["single"]) == ["item", "brand", "user"]
+    write_json(tmp_path / "signature.json", {**task.write_package_files(tmp_path), "max_length": 3})
+    answering = Telling(lambda name: (tmp_path / name).read_bytes(), read_json(tmp_path / "signature.json"))
+    row = int(dataset.rows("train")[1])
+    request = {"item": "i1", "brand": "b", "tags": "red|new", "hues": "x|y|z", "price": 1.5, "age": 1}
+    parsed = answering.parse(answering.question(request))
+    known = dataset.categories[row].tolist()
+    assert parsed.categories.tolist() == [*known[:2], 0, *known[3:]], "the user is privileged"
+    assert parsed.numbers.tolist() == dataset.numbers[row].tolist() == [1.5, 1.0]
+    network = new_network(CrossNetworkSettings(kind="cross_network"), 1, task.sizes)
+    assert network.record()["mean"] == pytest.approx(np.nanmean(dataset.numbers[dataset.learned], axis=0))
+    assert network.record()["bags"] == [2, 3]
 
 
 def test_the_last_rows_of_each_user_are_the_test(dataset: LabelledDataset) -> None:
