@@ -19,6 +19,7 @@ from components.evaluation.contenders import Contender, contenders_of
 from components.evaluation.scoring import network_scorer, onnx_scorer
 from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
+from components.serving.holdout import score
 from components.storage.atomic import read_json
 from components.tasks.building import open_task
 from components.tasks.contract import Judgement
@@ -67,6 +68,12 @@ class Run:
     def choice(self) -> dict[str, Any]:
         """The content of ``report/choice.json``."""
         return read_json(self.artifacts / "report" / "choice.json")
+
+    @property
+    def answered(self) -> float:
+        """The primary measure of the package's answers, asked for every test point as a client would."""
+        task = open_task(read_json(self.artifacts / "package" / "package.json")["task"], self.artifacts / "dataset")
+        return float(score(self.artifacts / "package", task.beyond(None)).values.mean())
 
     def judged(self, name: str) -> Judgement:
         """A contender (``teacher``, ``baseline``, ``shipped``, ``pruned.fp32`` ...) on the test points."""
@@ -122,8 +129,12 @@ def mean_of(name: str, runs: Sequence[Run], of: Callable[[Run], float]) -> Figur
 
 
 def costs(prefix: str, runs: Sequence[Run]) -> list[Figure]:
-    """What ships as a share of the teacher: bytes (of fp32 weights) and latency; and the seconds of a whole run."""
+    """What ships as a share of the teacher: bytes (of fp32 weights) and latency; and the seconds of a whole run.
+
+    And how far the package's own answers to the test requests are from what the report says of its variant: 0.
+    """
     return [
+        mean_of(f"{prefix}_package_gap", runs, lambda run: abs(run.answered - run.judged(SHIPPED).values.mean())),
         mean_of(f"{prefix}_bytes_ratio", runs, lambda run: run.metrics["shipped_bytes_ratio"]),
         mean_of(f"{prefix}_latency_ratio", runs, lambda run: run.metrics["shipped_latency_ratio"]),
         mean_of(f"{prefix}_run_s", runs, lambda run: run.seconds),
