@@ -11,7 +11,8 @@ from components.networks.contract import PredictionNetwork
 from components.tasks.batch import Batch
 
 Scores = dict[str, torch.Tensor]
-"""Importance ``(units,)`` by the name of the group; comparable within a group only."""
+"""Importance ``(units,)`` by the name of the group. Norms are comparable within a group only, effects on the loss and
+chance between groups too."""
 
 _SMALLEST = 1e-12  # Keeps the gradient of a norm finite at 0.
 
@@ -52,6 +53,14 @@ def taylor(
             scores[group.name] += effect.abs()
     network.zero_grad(set_to_none=True)
     return scores
+
+
+def compared(norms: Scores) -> Scores:
+    """Norms as multiples of their group's mean: a head's has more weights in it than a channel's, and says no more.
+
+    As torch-pruning 1.6.1 does for its global pruning (``GroupMagnitudeImportance``, ``normalizer="mean"``).
+    """
+    return {name: own / own.mean().clamp(min=_SMALLEST) for name, own in norms.items()}
 
 
 def chance(groups: Sequence[Group], seed: int) -> Scores:

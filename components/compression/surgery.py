@@ -36,31 +36,42 @@ def kept_count(kind: Kind, units: int, ratio: float) -> int:
     The nearest multiple of 8 for channels and width (where there are more than 8), the nearest whole number for heads,
     or all of them when that is nearest; the greater of two as near; never none.
     """
-    step = _MULTIPLE[kind] if units > _MULTIPLE[kind] else 1
     wanted = round(units * (1 - ratio), 9)
-    return min([*range(step, units, step), units], key=lambda count: (abs(count - wanted), -count))
+    return min(counts_that_may_stay(kind, units), key=lambda count: (abs(count - wanted), -count))
 
 
-def units_to_keep(groups: Sequence[Group], scores: Scores, ratios: Mapping[Kind, float]) -> Kept:
-    """The most important units of each group; of equally important ones those that come first."""
+def counts_that_may_stay(kind: Kind, units: int) -> list[int]:
+    """Ascending; see :func:`kept_count`."""
+    step = _MULTIPLE[kind] if units > _MULTIPLE[kind] else 1
+    return [*range(step, units, step), units]
+
+
+def units_to_keep(groups: Sequence[Group], scores: Scores, counts: Mapping[str, int]) -> Kept:
+    """The most important units of each group, ``counts`` by its name; of equally important ones those that come
+    first."""
     kept = {}
     for group in groups:
-        count = kept_count(group.kind, group.units, ratios[group.kind])
-        best = torch.sort(scores[group.name], descending=True, stable=True).indices[:count]
+        best = torch.sort(scores[group.name], descending=True, stable=True).indices[: counts[group.name]]
         kept[group.name] = best.sort().values
     return kept
 
 
+def resized(record: Mapping[str, Any], groups: Sequence[Group], counts: Mapping[str, int]) -> dict[str, Any]:
+    """An architecture record with as many units of each group as ``counts`` says by its name."""
+    copied = copy.deepcopy(dict(record))
+    for group in groups:
+        _set(copied, group.record, counts[group.name])
+    return copied
+
+
 def cut(network: PredictionNetwork, groups: Sequence[Group], kept: Kept) -> PredictionNetwork:
     """A new, smaller network with the kept units' weights, in evaluation mode."""
-    record = copy.deepcopy(network.record())
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     for group in groups:
-        units = kept[group.name]
-        _set(record, group.record, len(units))
         for part in group.slices:
-            weights[part.parameter] = weights[part.parameter].index_select(part.axis, part.indices(units))
-    smaller = network_of(record)
+            units = part.indices(kept[group.name])
+            weights[part.parameter] = weights[part.parameter].index_select(part.axis, units)
+    smaller = network_of(resized(network.record(), groups, {name: len(units) for name, units in kept.items()}))
     smaller.load_state_dict(weights)
     return smaller.eval()
 

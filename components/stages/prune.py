@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from components.compression.cost import multiply_adds
 from components.compression.importance import group_lasso
-from components.compression.pruning import PrunedNetwork, groups_to_cut, pruned, validation_quality
+from components.compression.pruning import PrunedNetwork, groups_to_cut, validation_quality
 from components.compression.rounding import Rounding
+from components.compression.schedule import cuts
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
@@ -22,10 +26,14 @@ from components.soft_labels.reader import open_labels
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
+from components.tasks.batch import Batch
 from components.tasks.building import open_task
 from components.tasks.contract import Measure
+from components.training.callbacks import Epoch
 from components.training.distilling import DistillationTraining
 from components.training.fitting import FitResult, fit
+
+Watch = Callable[[str, Epoch], None]
 
 
 def work(workspace: Workspace) -> None:
@@ -47,14 +55,14 @@ def work(workspace: Workspace) -> None:
     if not groups and aware is None:
         print("all ratios are 0: nothing is cut, and pruned/ is a copy of student/")
         copied, unchanged = FitResult("pruned", (), before), {f"validation_{measure.key}_before": before}
-        _write(workspace, started, student, copied, measure=measure, **unchanged)
+        _write(workspace, started, student, [copied], measure=measure, **unchanged)
         return
 
     def tuned(network: PredictionNetwork, scratch: Path, name: str, **further: Any) -> FitResult:
         return fit(
             network,
             task,
-            further.pop("optimization", settings.optimization),
+            further.pop("optimization"),
             trainer,
             seed,
             labels=labels,
@@ -62,9 +70,20 @@ def work(workspace: Workspace) -> None:
             name=name,
             scratch=scratch / name,
             scenario=workspace.scenario,
-            watch=workspace.watch,
             **further,
         )
+
+    def loss_of(network: PredictionNetwork) -> Callable[[Batch], torch.Tensor]:
+        judge = DistillationTraining(
+            network,
+            settings.optimization,
+            seed,
+            labels=labels,
+            distillation=distillation,
+            task=task,
+            where=f"scenarios.{workspace.scenario}",
+        )
+        return judge.eval().served_loss_sum
 
     with training_scratch(workspace, "prune") as scratch:
         original = copy.deepcopy(student)
@@ -78,57 +97,85 @@ def work(workspace: Workspace) -> None:
                 optimization=settings.optimization.model_copy(update=epochs),
                 extra_loss=group_lasso(groups, settings.sparsity_weight),
                 extra_inputs=settings.model_dump(mode="json"),
+                watch=workspace.watch,
             )
-        judge = DistillationTraining(
-            original,
-            settings.optimization,
-            seed,
-            labels=labels,
-            distillation=distillation,
-            task=task,
-            where=f"scenarios.{workspace.scenario}",
-        ).eval()
-        result = pruned(original, groups, settings, task=task, loss=judge.served_loss_sum, seed=seed)
-        after = validation_quality(result.network, task)
-        for line in _summary(student, result, measure, before, after):
-            print(line, flush=True)
         rounding = None if aware is None else Rounding(aware)
-        tuning = tuned(result.network, scratch, "pruned", rounding=rounding)
+        steps: list[dict[str, Any]] = []
+        tunings: list[FitResult] = []
+        for step, result in cuts(original, groups, settings, student=student, task=task, loss_of=loss_of, seed=seed):
+            after = validation_quality(result.network, task)
+            kept = {group.name: f"{len(result.kept[group.name])} of {group.units}" for group in groups}
+            for line in _summary(step.name, student, result, kept, measure=measure, qualities=(before, after)):
+                print(line, flush=True)
+            watch = _continued(workspace.watch, sum(tuning.epochs for tuning in tunings))
+            tuning = tuned(
+                result.network, scratch, step.name, optimization=step.optimization, rounding=rounding, watch=watch
+            )
+            tunings.append(tuning)
+            steps.append(
+                {
+                    "kept": kept,
+                    "mask_difference": result.mask_difference,
+                    f"validation_{measure.key}_after_cut": after,
+                    f"validation_{measure.key}": tuning.best,
+                }
+            )
+        tunings[-1] = replace(tuning, name="pruned")
         if not tuning.leads:
             return
         further = {
             "importance": settings.importance,
             "quantization_aware": None if aware is None else aware.form,
-            "kept": result.shares(),
-            "mask_difference": result.mask_difference,
             "parameters_before": _parameters(student),
             f"validation_{measure.key}_before": before,
-            f"validation_{measure.key}_after_cut": after,
+            **steps[-1],
+            "mask_difference": max(one["mask_difference"] for one in steps),
         }
-        _write(workspace, started, result.network, tuning, measure=measure, **further)
-    print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {tuning.epochs} epochs (student {before:.4f})")
+        if settings.multiply_adds_share is not None:
+            records = {"multiply_adds_before": student.record(), "multiply_adds": result.network.record()}
+            further |= {name: multiply_adds(record) for name, record in records.items()}
+        if len(steps) > 1:
+            further["steps"] = steps
+        _write(workspace, started, result.network, tunings, measure=measure, **further)
+    epochs_in_all = sum(one.epochs for one in tunings)
+    print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {epochs_in_all} epochs (student {before:.4f})")
+
+
+def _continued(watch: Watch | None, done: int) -> Watch | None:
+    """Who watches the fine-tuning sees one network and one count of epochs, in however many steps it is cut."""
+    return None if watch is None else lambda _, epoch: watch("pruned", epoch._replace(epoch=epoch.epoch + done))
 
 
 def _write(
     workspace: Workspace,
     started: float,
     network: PredictionNetwork,
-    result: FitResult,
+    results: Sequence[FitResult],
     *,
     measure: Measure,
     **further: Any,
 ) -> None:
     with new_folder(workspace.artifacts / "pruned") as folder:
         write_network(folder, network)
-    write_training(workspace, "prune", [network], [result], started, measure=measure, **further)
+    write_training(workspace, "prune", [network], results, started, measure=measure, **further)
 
 
 def _summary(
-    student: PredictionNetwork, result: PrunedNetwork, measure: Measure, before: float, after: float
+    name: str,
+    student: PredictionNetwork,
+    result: PrunedNetwork,
+    kept: Mapping[str, str],
+    *,
+    measure: Measure,
+    qualities: tuple[float, float],
 ) -> list[str]:
-    shares = ", ".join(f"{name} {share}" for name, share in result.shares().items())
+    shares = ", ".join(f"{group} {share}" for group, share in kept.items())
     sizes = f"{_parameters(student):,} to {_parameters(result.network):,} parameters"
-    return [f"kept {shares}", f"{sizes}; validation {measure.title} {before:.4f} to {after:.4f} before fine-tuning"]
+    before, after = qualities
+    return [
+        f"{name}: kept {shares}",
+        f"{sizes}; validation {measure.title} {before:.4f} to {after:.4f} before fine-tuning",
+    ]
 
 
 def _parameters(network: PredictionNetwork) -> int:

@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import load_file
 
 from components.compression.importance import chance
-from components.compression.pruning import groups_to_cut, ratios_of
+from components.compression.pruning import counts_to_keep, groups_to_cut
 from components.compression.surgery import cut, units_to_keep
 from components.compression.variants import Variant, write_variants
 from components.evaluation.comparison import Interval, paired_bootstrap
@@ -123,13 +123,19 @@ def _reference(folder: Path) -> Reference:
 
 
 def _untrained(workspace: Workspace, task: Task, settings: StudentSettings) -> PredictionNetwork:
-    """A network of the shape that the trial ends with: units are cut by chance, as many as will be."""
+    """A network of the shape that the trial ends with: units are cut by chance, as many as will be.
+
+    Where units of all parts compete, how many of each will stay is not known before training; as they are drawn here,
+    they cost as much.
+    """
     pruning = workspace.settings("pruning", PruningSettings)
     network = initial_network(settings.network, task.outcomes, workspace.value("seed"), task.sizes).eval()
     groups = groups_to_cut(network, pruning)
     if not groups:
         return network
-    return cut(network, groups, units_to_keep(groups, chance(groups, seed=0), ratios_of(pruning)))
+    scores = chance(groups, seed=0)
+    counts = counts_to_keep(network, groups, scores, pruning, student=network)
+    return cut(network, groups, units_to_keep(groups, scores, counts))
 
 
 def _costs(

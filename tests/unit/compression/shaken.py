@@ -1,5 +1,6 @@
 """Small networks whose every weight matters: fresh biases and norms are 0 and 1, which would hide mistakes."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,6 +9,8 @@ import onnx
 import torch
 
 from components.compression.export import export_onnx
+from components.compression.groups import Group
+from components.compression.surgery import kept_count
 from components.networks.building import new_network
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
@@ -45,3 +48,8 @@ def feed(
 def inputs_of(given: Feed) -> tuple[torch.Tensor, ...]:
     """What the network takes in the place of a feed."""
     return NextItem.inputs_of(None, given)  # type: ignore[arg-type]
+
+
+def counts_of(groups: Sequence[Group], ratios: Mapping[str, float]) -> dict[str, int]:
+    """How many units of each group stay when these shares go, by the kind of unit."""
+    return {group.name: kept_count(group.kind, group.units, ratios[group.kind]) for group in groups}

@@ -13,7 +13,7 @@ from components.errors import CompressionError
 from components.networks.building import network_of
 from components.networks.contract import PredictionNetwork
 from components.networks.ensemble import Ensemble
-from tests.unit.compression.shaken import ITEMS, LENGTH, exported_model, feed, inputs_of, shaken_network
+from tests.unit.compression.shaken import ITEMS, LENGTH, counts_of, exported_model, feed, inputs_of, shaken_network
 
 SHAPES = {
     "two blocks": {},
@@ -47,7 +47,8 @@ def test_a_pruned_network_is_served_in_its_own_widths(heads: int) -> None:
     network = shaken_network(dim=32, heads=heads)
     groups = prunable_groups(network)
     scores = {group.name: torch.rand(group.units) for group in groups}
-    smaller = cut(network, groups, units_to_keep(groups, scores, {"ffn": 0.6, "heads": 0.5, "width": 0.25}))
+    counts = counts_of(groups, {"ffn": 0.6, "heads": 0.5, "width": 0.25})
+    smaller = cut(network, groups, units_to_keep(groups, scores, counts))
     given = [feed(3, LENGTH)]
     np.testing.assert_allclose(
         scores_of(export_onnx(smaller), given), reference_scores(smaller, given, inputs_of), rtol=0, atol=1e-5

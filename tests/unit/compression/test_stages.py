@@ -22,6 +22,7 @@ from components.storage.digests import file_digest
 from components.storage.object_store import open_store
 from components.tasks.batch import Feed
 from components.tasks.building import task_of
+from components.training.callbacks import Epoch
 from tests.unit.compression.shaken import shaken_network
 
 PRUNING = {"ffn_ratio": 0.5, "sparsity_epochs": 1, "calibration_batches": 2}
@@ -79,6 +80,45 @@ def test_prune_writes_a_smaller_network_and_says_what_it_cost(workspace: Workspa
     assert {"validation_ndcg10", "validation_ndcg10_before", "validation_ndcg10_after_cut", "cost"} <= metrics.keys()
     curve = (workspace.artifacts / "curves" / "prune.csv").read_text().splitlines()
     assert curve[0] == "network,epoch,train_loss,validation" and curve[1].startswith("pruned,1,")
+
+
+def test_prune_in_steps_reaches_the_same_cut_and_goes_on_where_it_was_interrupted(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimization = {**OPTIMIZATION, "max_epochs": 3, "patience": 3}
+    set_params(
+        workspace, steps=2, ffn_ratio=0, ratios={"blocks.0.ffn": 0.67, "blocks.0.heads": 0.5}, optimization=optimization
+    )
+    prune.work(workspace)
+    capsys.readouterr()
+    digest = checkpoint_digest(workspace.artifacts / "pruned")
+    metrics = json.loads((workspace.artifacts / "metrics" / "prune.json").read_text())
+    assert metrics["kept"] == {"blocks.0.ffn": "8 of 24", "blocks.0.heads": "1 of 2"}
+    assert [step["kept"]["blocks.0.ffn"] for step in metrics["steps"]] == ["16 of 24", "8 of 24"]
+    assert metrics["epochs"] == 3 and metrics["mask_difference"] <= 1e-6
+    assert metrics["validation_ndcg10"] == metrics["steps"][-1]["validation_ndcg10"]
+    curve = (workspace.artifacts / "curves" / "prune.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in curve[1:]] == ["pruned step 1 of 2", "pruned", "pruned"]
+
+    shutil.rmtree(workspace.artifacts / "pruned")
+    watched = []
+
+    def stop(name: str, epoch: Epoch) -> None:
+        watched.append((name, epoch.epoch))
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    workspace.watch = stop
+    with pytest.raises(KeyboardInterrupt):
+        prune.work(workspace)
+    assert watched == [("pruned", 1), ("pruned", 2)]
+    assert not (workspace.artifacts / "pruned").exists()
+    capsys.readouterr()
+    workspace.watch = None
+    prune.work(workspace)
+    told = capsys.readouterr().out
+    assert "pruned step 2 of 2 resumes after epoch 1/2" in told and "step 1 of 2 epoch" not in told
+    assert checkpoint_digest(workspace.artifacts / "pruned") == digest
 
 
 def test_prune_copies_the_student_when_all_ratios_are_zero(workspace: Workspace) -> None:

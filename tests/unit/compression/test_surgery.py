@@ -6,7 +6,7 @@ from components.compression.surgery import check_mask_equivalence, cut, kept_cou
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.networks.ensemble import Ensemble
-from tests.unit.compression.shaken import ITEMS, LENGTH, shaken_network
+from tests.unit.compression.shaken import ITEMS, LENGTH, counts_of, shaken_network
 
 INPUTS = [(torch.randint(0, ITEMS, (3, LENGTH)), torch.arange(3 * LENGTH))]
 
@@ -14,7 +14,7 @@ INPUTS = [(torch.randint(0, ITEMS, (3, LENGTH)), torch.arange(3 * LENGTH))]
 def half(network: PredictionNetwork, kind: Kind) -> tuple[list[Group], dict[str, torch.Tensor]]:
     groups = [group for group in prunable_groups(network) if group.kind == kind]
     scores = {group.name: torch.rand(group.units) for group in groups}
-    return groups, units_to_keep(groups, scores, {"ffn": 0.5, "heads": 0.5, "width": 0.5})
+    return groups, units_to_keep(groups, scores, counts_of(groups, dict.fromkeys(("ffn", "heads", "width"), 0.5)))
 
 
 def test_the_groups_cover_every_weight_of_a_unit() -> None:
@@ -48,7 +48,7 @@ def test_all_kinds_are_cut_together() -> None:
     network = shaken_network(dim=32, heads=4)
     groups = prunable_groups(network)
     scores = {group.name: torch.rand(group.units) for group in groups}
-    kept = units_to_keep(groups, scores, {"ffn": 0.7, "heads": 0.5, "width": 0.25})
+    kept = units_to_keep(groups, scores, counts_of(groups, {"ffn": 0.7, "heads": 0.5, "width": 0.25}))
     smaller = cut(network, groups, kept)
     assert check_mask_equivalence(network, smaller, groups, kept, INPUTS) < 1e-12
     record, before = smaller.record(), network.record()
@@ -110,7 +110,7 @@ def test_how_many_stay(kind: Kind, units: int, ratio: float, kept: int) -> None:
 
 def test_the_most_important_units_stay_in_their_order() -> None:
     group = Group("g", "heads", 4, (), ())
-    kept = units_to_keep([group], {"g": torch.tensor([0.1, 3.0, 0.1, 2.0])}, {"heads": 0.25, "ffn": 0, "width": 0})
+    kept = units_to_keep([group], {"g": torch.tensor([0.1, 3.0, 0.1, 2.0])}, {"g": 3})
     assert kept["g"].tolist() == [0, 1, 3]
 
 

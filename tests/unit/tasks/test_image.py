@@ -29,6 +29,7 @@ from components.storage.digests import file_digest
 from components.tasks.batch import Scorer
 from components.tasks.building import open_task
 from components.tasks.predicting import Predicting
+from tests.unit.compression.shaken import counts_of
 from tests.unit.tasks.whole_runs import TRAINING, run
 
 OPTIMIZATION = {"max_epochs": 2, "patience": 2, "batch_size": 32, "learning_rate": 0.01, "average_decay": 0.9}
@@ -148,7 +149,8 @@ def test_the_smaller_network_is_the_masked_original(kinds: tuple[Kind, ...], hid
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)
     groups = [group for group in prunable_groups(network) if group.kind in kinds]
-    kept = units_to_keep(groups, {group.name: torch.rand(group.units) for group in groups}, dict.fromkeys(kinds, 0.5))
+    scores = {group.name: torch.rand(group.units) for group in groups}
+    kept = units_to_keep(groups, scores, counts_of(groups, dict.fromkeys(kinds, 0.5)))
     smaller = cut(network, groups, kept)
     inputs = [(torch.randn(7, 9 * 12),)]
     assert check_mask_equivalence(network, smaller, groups, kept, inputs) <= 1e-6
