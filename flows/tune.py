@@ -18,7 +18,7 @@ from pathlib import Path
 
 from components.errors import RecstillError, SettingsError
 from components.settings.scenario import Scenario
-from components.settings.search_space import space_of, value_at
+from components.settings.search_space import check_forms, space_of, value_at
 from components.settings.threads import cores, threads_per_network
 from components.storage.digests import record_digest
 from flows.labelling import build
@@ -70,6 +70,7 @@ def tune(root: Path, name: str, asked: Asked, budgeted: Budgeted, say: Callable[
     """
     scenario = scenario_of(root, name)
     _require_one_device(scenario, name)
+    check_forms(scenario, f"scenarios.{name}")
     built = build(root, name)
     say(f"soft labels of {name}: {built}")
     place = Place(root, name)

@@ -22,7 +22,7 @@ from components.compression.codebook import with_codebook_linears
 from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
 from components.compression.product import with_product_table
 from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
-from components.settings.quantization import QuantizationSettings, VariantName
+from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
 from components.tasks.batch import Feed
 
 
@@ -35,7 +35,7 @@ class Bits(NamedTuple):
     table: int
 
 
-BITS: dict[VariantName, Bits] = {
+BITS: dict[GraphForm, Bits] = {
     "fp32": Bits(32, 32, 32),
     "int8_dynamic": Bits(8, 8, 32),
     "int8_dynamic_tensor": Bits(8, 8, 32),
@@ -51,11 +51,13 @@ BITS: dict[VariantName, Bits] = {
 
 def bits_of(form: VariantName, settings: QuantizationSettings) -> Bits:
     """Bits of a variant; of a product-quantized table, those of its codes."""
+    if form == "int8_index8":
+        return Bits(8, 8, 8)
     return BITS[form]._replace(table=8 // settings.product_width) if form == "int4_product" else BITS[form]
 
 
 def quantized(
-    model: onnx.ModelProto, variant: VariantName, settings: QuantizationSettings, calibration: Sequence[Feed]
+    model: onnx.ModelProto, variant: GraphForm, settings: QuantizationSettings, calibration: Sequence[Feed]
 ) -> onnx.ModelProto:
     """One variant of an exported model; ``model`` stays as it is, and the same inputs give the same bytes.
 

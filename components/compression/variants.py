@@ -13,7 +13,9 @@ import onnxruntime
 import torch
 
 from components.compression.export import OUTPUT, export_onnx, model_bytes
+from components.compression.item_index import Kind, index_beside
 from components.compression.quantization import bits_of, quantized
+from components.compression.searched import Searched, searched, vectors_of
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import QuantizationSettings, VariantName
@@ -27,20 +29,46 @@ PARITY = 1e-5
 
 
 @dataclass(frozen=True)
+class VariantIndex:
+    """The index of a variant.
+
+    Attributes:
+        file: In the same folder.
+        bytes: Its size.
+        sha256: Of its bytes.
+        kind: ``exact``, ``ivf`` or ``hnsw``.
+        effort: Lists that are read, or candidates that are kept, for the recall; 0 of an exact one.
+        recall: Share of the items of exact answers that it finds, on validation histories.
+        recall_of: Items of such an answer.
+        histories: How many of them.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    kind: Kind
+    effort: int
+    recall: float
+    recall_of: int
+    histories: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """One entry of ``variants.json``.
 
     Attributes:
         name: ``<made_from>.<form>``.
         file: In the same folder.
-        bytes: Its size.
-        sha256: Of its bytes.
+        bytes: Its size; with an index, that of both files.
+        sha256: Of the file's bytes, which name the digest of the index.
         made_from: ``pruned``, ``student`` or ``teacher_member``.
         from_digest: Digest of that checkpoint.
         form: A variant of the settings.
         weight_bits: Of linear weights.
         activation_bits: Of the inputs of linear layers.
         table_bits: Of the item table.
+        index: Where items are searched for, what is known of the index; None: a graph scores them all.
     """
 
     name: str
@@ -53,10 +81,14 @@ class Variant:
     weight_bits: int
     activation_bits: int
     table_bits: int
+    index: VariantIndex | None = None
 
-    def record(self) -> dict[str, str | int]:
+    def record(self) -> dict[str, Any]:
         """JSON-able."""
-        return asdict(self)
+        record = asdict(self)
+        if self.index is None:
+            del record["index"]
+        return record
 
 
 def write_variants(
@@ -73,7 +105,7 @@ def write_variants(
     """Write the variants of one network one after the other, each with its overlap of the best outcomes with torch.
 
     Args:
-        folder: Where ``<made_from>.<form>.onnx`` go; must exist.
+        folder: Where ``<made_from>.<form>.onnx`` go, and ``.faiss`` beside it where there is an index; must exist.
         network: In evaluation mode.
         forms: Which variants.
         settings: Block and codebook sizes.
@@ -83,19 +115,52 @@ def write_variants(
         from_digest: Digest of its checkpoint.
 
     Raises:
-        CompressionError: The exported graph is not the network's function, or a variant's scores are not finite.
+        CompressionError: The exported graph is not the network's function, a variant's scores are not finite, or an
+            index does not find what it has to.
+        SettingsError: A library that a variant needs is not installed.
     """
     model = export_onnx(network)
     expected = reference_scores(network, calibration, task.inputs_of)
     check_parity(scores_of(model, calibration), expected)
     for form in forms:
-        variant = quantized(model, form, settings, calibration)
-        overlap = top_overlap(scores_of(variant, calibration), expected, task.best_of)
         name = f"{made_from}.{form}"
-        path = folder / f"{name}.onnx"
-        path.write_bytes(model_bytes(variant))
-        size, digest = path.stat().st_size, file_digest(path)
-        yield Variant(name, path.name, size, digest, made_from, from_digest, form, *bits_of(form, settings)), overlap
+        path, index = folder / f"{name}.onnx", None
+        if form == "int8_index8":
+            found = searched(model, settings, calibration, task)
+            overlap = _found_overlap(found, calibration, expected, task.best_of)
+            path.write_bytes(model_bytes(found.encoder))
+            index = _write_index(index_beside(path), found, task.best_of)
+        else:
+            variant = quantized(model, form, settings, calibration)
+            overlap = top_overlap(scores_of(variant, calibration), expected, task.best_of)
+            path.write_bytes(model_bytes(variant))
+        size, digest = path.stat().st_size + (0 if index is None else index.bytes), file_digest(path)
+        bits = bits_of(form, settings)
+        yield Variant(name, path.name, size, digest, made_from, from_digest, form, *bits, index), overlap
+
+
+def _write_index(path: Path, found: Searched, best_of: int) -> VariantIndex:
+    path.write_bytes(found.index.content())
+    index = found.index
+    return VariantIndex(
+        path.name,
+        path.stat().st_size,
+        file_digest(path),
+        index.kind,
+        index.effort,
+        round(found.recall, 6),
+        best_of,
+        found.histories,
+    )
+
+
+def _found_overlap(found: Searched, feeds: Sequence[Feed], expected: np.ndarray, best_of: int) -> float:
+    """As :func:`top_overlap`, of the items that are found."""
+    top = min(best_of, expected.shape[1])
+    vectors = vectors_of(found.encoder, feeds)
+    answers = found.index.search(vectors, [top] * len(vectors))
+    wanted = np.argpartition(-expected, top - 1, axis=1)[:, :top]
+    return float(np.mean([np.isin(row, answer.items).mean() for row, answer in zip(wanted, answers, strict=True)]))
 
 
 def reference_scores(

@@ -42,7 +42,7 @@ class Timed(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What was measured of one contender, from the ready input to the scores of all items.
+    """What was measured of one contender, from the ready input to the scores of all items, or to those that were found.
 
     Attributes:
         p50_ms, p95_ms, p99_ms: Percentiles of the latency at batch 1.

@@ -48,7 +48,7 @@ class Contender:
         path: The checkpoint's folder, the teacher's folder, or the ONNX file.
         digest: Of the network, or SHA-256 of the ONNX file.
         parameters: Of the network, or of the one that the ONNX file was made from.
-        bytes: Of the weights (of all members), or of the ONNX file.
+        bytes: Of the weights (of all members), or of the ONNX file with the index beside it.
         max_length: Events of a history that it reads.
         stages: The stages whose work it took, beside the teacher's.
         variant: What ``variants.json`` says of an ONNX file.
@@ -163,13 +163,18 @@ def _variants(folder: Path, of_family: dict[Family, Contender]) -> list[Contende
                 path=folder / variant["file"],
                 digest=variant["sha256"],
                 parameters=source.parameters,
-                bytes=(folder / variant["file"]).stat().st_size,
+                bytes=sum((folder / name).stat().st_size for name in _files(variant)),
                 max_length=source.max_length,
                 stages=source.stages,
                 variant=variant,
             )
         )
     return sorted(found, key=lambda variant: (order.get(variant.family, 2), -(variant.bytes or 0), variant.name))
+
+
+def _files(variant: Mapping[str, Any]) -> list[str]:
+    """The file of a variant, and its index where it has one."""
+    return [variant["file"], *([variant["index"]["file"]] if variant.get("index") else [])]
 
 
 def parameters_of(network: PredictionNetwork) -> int:

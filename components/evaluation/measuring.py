@@ -43,7 +43,8 @@ def judge_all(
     found = {}
     for contender in contenders:
         batches = task.reading(contender.max_length or longest).evaluation_batches("test", _BATCH_SIZE)
-        scorer = baselines[contender.name].scorer if contender.path is None else _scorer(contender)
+        untrained = contender.path is None
+        scorer = baselines[contender.name].scorer if untrained else _scorer(contender, task.best_of)
         found[contender.name] = task.judge(scorer, batches)
         progress.advance(line)
     return found
@@ -156,10 +157,10 @@ def fp32_bytes(contender: Contender) -> int:
     return contender.parameters * FP32_BYTES
 
 
-def _scorer(contender: Contender) -> Scorer:
+def _scorer(contender: Contender, best_of: int) -> Scorer:
     assert contender.path is not None
     if contender.runtime == "onnx":
-        return onnx_scorer(contender.path)
+        return onnx_scorer(contender.path, best_of)
     return network_scorer((read_teacher if contender.runtime == "teacher" else read_network)(contender.path))
 
 

@@ -69,6 +69,7 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         "`signature.json` describes the model's inputs and outputs, `vocabulary.parquet` the outcomes, `golden.json` "
         "holds requests with the answers that they must get.",
         "",
+        *_index(choice["variant"].get("index")),
         "## Quality and cost",
         "",
         f"On {record['test']['targets']:,} held-out points of {record['test']['users']:,} {wording['users']}, "
@@ -103,6 +104,17 @@ def model_card(record: Mapping[str, Any], source: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _index(index: Mapping[str, Any] | None) -> list[str]:
+    if not index:
+        return []
+    return [
+        f"`model.onnx` gives a vector, and the items of greatest inner product with it are found in `model.faiss`, an "
+        f"index of faiss ({index['kind']}): {100 * index['recall']:.1f} % of the {index['recall_of']} best on "
+        f"{index['histories']:,} validation histories, against an exact search.",
+        "",
+    ]
 
 
 def _names(name: str, lineage: Mapping[str, Any]) -> dict[str, Any]:

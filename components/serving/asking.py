@@ -76,12 +76,18 @@ class AskedModel(Asked):
         """
         answering = self.answering
         parsed = [answering.parse(question) for question in questions]
-        asked = [one for one in parsed if answering.needs_model(one)]
-        scores = iter(self.scores(answering.feed(asked)) if asked else ())
+        pairs = list(zip(questions, parsed, strict=True))
+        asked = [pair for pair in pairs if answering.needs_model(pair[1])]
+        told = iter(self.told(asked) if asked else ())
         return [
-            answering.answer(question, one, next(scores) if answering.needs_model(one) else None)
-            for question, one in zip(questions, parsed, strict=True)
+            next(told) if answering.needs_model(one) else answering.answer(question, one, None)
+            for question, one in pairs
         ]
+
+    def told(self, asked: Sequence[tuple[Any, Any]]) -> list[Any]:
+        """The answers to questions that need the model, each given with what :meth:`Answering.parse` made of it."""
+        scores = self.scores(self.answering.feed([parsed for _, parsed in asked]))
+        return [self.answering.answer(*pair, row) for pair, row in zip(asked, scores, strict=True)]
 
 
 def replay(asked: Asked, package: PackageFolder) -> int:

@@ -12,6 +12,7 @@ from components.storage.atomic import read_json
 FORMAT = 1
 RECORD = "package.json"
 MODEL = "model.onnx"
+INDEX = "model.faiss"
 VOCABULARY = "vocabulary.parquet"
 SIGNATURE = "signature.json"
 GOLDEN = "golden.json"

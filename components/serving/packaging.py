@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from components.evaluation.onnx_session import new_session
 from components.evaluation.selection import LINEAGE_BYTES
 from components.provenance.model_card import model_card
 from components.serving.golden import golden_record
-from components.serving.package_folder import CARD, FORMAT, GOLDEN, MODEL, RECORD, SIGNATURE
+from components.serving.package_folder import CARD, FORMAT, GOLDEN, INDEX, MODEL, RECORD, SIGNATURE
 from components.serving.predictor import Predictor
 from components.storage.atomic import write_json
 from components.storage.digests import file_digest
@@ -61,10 +62,17 @@ def write_package(folder: Path, content: PackageContent, task: Task) -> None:
             f"{content.model} is not the file that the report chose", "Run `quantize` and later stages again."
         )
     (folder / MODEL).write_bytes(_with_lineage(content))
+    index = content.choice["variant"].get("index")
+    if index:
+        (folder / INDEX).write_bytes(_index(content, index))
     described = task.write_package_files(folder)
-    write_json(
-        folder / SIGNATURE, {**_signature(folder / MODEL, task.name), **described, "max_length": task.max_length}
-    )
+    signature = _signature(folder / MODEL, task.name)
+    if index:
+        meaning = {one["name"]: described["meaning"][one["name"]] for one in signature["inputs"]}
+        (output,) = signature["outputs"]
+        meaning[output["name"]] = f"its inner products with the items' vectors, which are in {INDEX}, are their scores"
+        described["meaning"] = meaning
+    write_json(folder / SIGNATURE, {**signature, **described, "max_length": task.max_length})
     write_json(folder / GOLDEN, {"tolerance": 0.0, "requests": []})
     record = _record(folder, content, task)
     (folder / CARD).write_text(model_card(record, content.source), encoding="utf-8")
@@ -84,6 +92,14 @@ def _with_lineage(content: PackageContent) -> bytes:
     if len(written) > content.model.stat().st_size + LINEAGE_BYTES:
         raise IntegrityError(f"the lineage takes more than the {LINEAGE_BYTES} bytes that the budget allows for it")
     return written
+
+
+def _index(content: PackageContent, record: Mapping[str, Any]) -> bytes:
+    path = content.model.with_name(record["file"])
+    found = path.read_bytes()
+    if hashlib.sha256(found).hexdigest() != record["sha256"]:
+        raise IntegrityError(f"{path} is not the file that the report chose", "Run `quantize` and later stages again.")
+    return found
 
 
 def _signature(model: Path, task: str) -> dict[str, Any]:
@@ -113,7 +129,7 @@ def _record(folder: Path, content: PackageContent, task: Task) -> dict[str, Any]
         "task": task.name,
         "recstill": content.lineage["version"],
         "items": task.outcomes,
-        "model_bytes": (folder / MODEL).stat().st_size,
+        "model_bytes": sum((folder / name).stat().st_size for name in (MODEL, INDEX) if (folder / name).is_file()),
         "choice": {key: content.choice[key] for key in ("chosen", "reason", "made_from", "variant")},
         "lineage": dict(content.lineage),
         "dirty": content.dirty,

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from components.settings.base import Settings
 
-VariantName = Literal[
+GraphForm = Literal[
     "fp32",
     "int8_dynamic",
     "int8_dynamic_tensor",
@@ -20,6 +20,9 @@ VariantName = Literal[
     "int4_table2",
     "int4_product",
 ]
+"""Forms that are one ONNX graph."""
+VariantName = Literal[GraphForm, "int8_index8"]
+"""All forms; ``int8_index8`` is a graph and an index."""
 RoundedForm = Literal["int8_table8", "int8_table4", "int4_table4", "int4_table2", "int4_product"]
 """Forms that a training can get used to."""
 
@@ -33,6 +36,21 @@ class QuantizationAwareSettings(Settings):
     """As in ``quantization``."""
     product_width: Literal[2, 4, 8] = 4
     """As in ``quantization``."""
+
+
+class SearchSettings(Settings):
+    """The index of ``int8_index8``, in which items are searched for."""
+
+    index: Literal["by_size", "exact", "ivf", "hnsw"] = "by_size"
+    """``exact``: the codes of all items are read. ``ivf``: those of the nearest of some lists. ``hnsw``: a graph of
+    neighbours is followed; slow to build. ``by_size``: ``exact`` up to ``exact_up_to`` items, ``ivf`` beyond."""
+    exact_up_to: int = Field(default=50_000, ge=1)
+    """Items of a catalogue whose codes are all read, under ``by_size``."""
+    recall: float = Field(default=0.98, gt=0, le=1)
+    """Share of an answer's items, by an exact search with full vectors, that the index has to find. ``ivf`` and
+    ``hnsw`` look as far as that takes; what does not reach it is refused."""
+    histories: int = Field(default=512, ge=8)
+    """Validation histories on which that is measured, at most."""
 
 
 class QuantizationSettings(Settings):
@@ -54,7 +72,9 @@ class QuantizationSettings(Settings):
     ``int4_table4``: weights and table int4, activations fp32. ``kmeans8_table8``: weights as indices into a k-means
     codebook, with the int8 table; smaller on disk only, since runtimes look the weights up once, when they load it.
     ``int4_table2``: as ``int4_table4`` with two bits in the table. ``int4_product``: with a product-quantized table, of
-    which runtimes too restore the rows when they load it. These two are for ``pruning.quantization_aware``."""
+    which runtimes too restore the rows when they load it. These two are for ``pruning.quantization_aware``.
+    ``int8_index8``: as ``int8_table8`` without the head; the items are found in an index of eight bits a value, see
+    ``search``. For catalogues beyond some 20,000 items. Needs the library faiss."""
     calibration_histories: int = Field(default=512, ge=8)
     """Training histories from which ``int8_static`` takes its activation ranges."""
     table_block: int = Field(default=32, ge=16)
@@ -64,6 +84,8 @@ class QuantizationSettings(Settings):
     """Values of an item row that share a byte in ``int4_product``."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)
     """Entries of the k-means codebook of each weight matrix."""
+    search: SearchSettings = SearchSettings()
+    """The index of ``int8_index8``."""
 
     @field_validator("table_block")
     @classmethod

@@ -119,6 +119,20 @@ def check_space(scenario: Scenario, where: str) -> None:
         raise SettingsError(f"params.yaml: '{where}.tune' leaves nothing to try", "Name parameters under `space`.")
 
 
+def check_forms(scenario: Scenario, where: str) -> None:
+    """Refuse a form that cannot be tried: the bytes and times of a recipe are measured before it is trained.
+
+    Raises:
+        SettingsError: One of ``quantization.variants`` searches an index.
+    """
+    if "int8_index8" in scenario.quantization.variants:
+        raise SettingsError(
+            f"params.yaml: '{where}.quantization.variants' has int8_index8, and how far an index has to be searched "
+            "shows only with trained vectors: recipes cannot be compared in it",
+            "Take it out while recipes are tried, and put it back for the recipe that is chosen.",
+        )
+
+
 def with_recipe(scenario: Scenario, recipe: Mapping[str, Any], where: str = "scenarios.*") -> Scenario:
     """The scenario with the values of a recipe.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from components.provenance.lineage import commit_of
-from components.serving.package_folder import MODEL
+from components.serving.package_folder import RECORD
 from components.serving.packaging import PackageContent, write_package
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder, read_json
@@ -42,7 +42,7 @@ def work(workspace: Workspace) -> None:
     )
     with new_folder(artifacts / "package") as folder:
         write_package(folder, content, task)
-    size = (artifacts / "package" / MODEL).stat().st_size
+    size = read_json(artifacts / "package" / RECORD)["model_bytes"]
     print(f"package: {choice['chosen']}, {size:,} bytes, in {artifacts / 'package'}")
 
 

@@ -17,6 +17,18 @@ Read = Callable[[str], bytes]
 """Verified bytes of a package's file by its name."""
 
 
+class Found(NamedTuple):
+    """The best outcomes of a catalogue that is searched and not scored as a whole, best first.
+
+    Attributes:
+        items: ``(n,)`` int64, places in the catalogue.
+        scores: ``(n,)`` float32.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+
+
 class RequestLimits(Protocol):
     """Bounds on what one request may hold."""
 
@@ -159,6 +171,14 @@ class Answering(ABC):
 
 class Retrieving(Answering):
     """Answers with outcomes that another model may put into another order."""
+
+    @abstractmethod
+    def enough(self, question: Any, parsed: Any) -> int:
+        """How many of the best outcomes hold an answer, whichever of them the question leaves out."""
+
+    @abstractmethod
+    def answer_found(self, question: Any, parsed: Any, found: Found) -> Any:
+        """The answer from the best outcomes, :meth:`enough` of them or all that there are."""
 
     @abstractmethod
     def wider(self, question: Any, k: int) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from components.errors import DataError, IntegrityError
-from components.tasks.answering import Read, RequestForm, RequestLimits, Retrieving
+from components.tasks.answering import Found, Read, RequestForm, RequestLimits, Retrieving
 
 
 class Question(NamedTuple):
@@ -115,14 +115,35 @@ class Recommending(Retrieving):
         """The best items of one question."""
         if scores is None:
             scores = self._popularity.copy()
-        if question.exclude_seen:
-            scores[parsed] = -np.inf
-        if question.exclude:
-            scores[[self._index[name] for name in question.exclude if name in self._index]] = -np.inf
-        unknown = [name for name in question.history if name not in self._index]
+        scores[self._left_out(question, parsed)] = -np.inf
         best = [item for item in _best(scores, question.k).tolist() if scores[item] > -np.inf]
+        return self._recommended(question, parsed, best, scores[best])
+
+    def enough(self, question: Question, parsed: list[int]) -> int:
+        """``k`` beyond all that is left out."""
+        return question.k + len(set(self._left_out(question, parsed)))
+
+    def answer_found(self, question: Question, parsed: list[int], found: Found) -> Recommendations:
+        """The best of the items that were found."""
+        kept = ~np.isin(found.items, self._left_out(question, parsed))
+        items, scores = found.items[kept], found.scores[kept]
+        best = np.lexsort((items, -scores))[: question.k]
+        return self._recommended(question, parsed, items[best].tolist(), scores[best])
+
+    def _left_out(self, question: Question, parsed: list[int]) -> list[int]:
+        """Places of the items that must not be recommended."""
+        seen = parsed if question.exclude_seen else []
+        return [*seen, *(self._index[name] for name in question.exclude if name in self._index)]
+
+    def _recommended(
+        self, question: Question, parsed: list[int], items: list[int], scores: np.ndarray
+    ) -> Recommendations:
+        unknown = [name for name in question.history if name not in self._index]
         return Recommendations(
-            [Recommendation(self._ids[item], self._titles[item], float(scores[item])) for item in best],
+            [
+                Recommendation(self._ids[item], self._titles[item], float(score))
+                for item, score in zip(items, scores, strict=True)
+            ],
             unknown,
             from_popularity=not parsed,
         )

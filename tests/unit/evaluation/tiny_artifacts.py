@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import onnx
+import pytest
 import torch
 from onnxruntime.quantization import quantize_dynamic
 
+from components.compression import variants
 from components.compression.export import export_onnx, model_bytes
-from components.networks.building import new_network, write_network
+from components.networks.building import new_network, read_network, write_network
 from components.networks.ensemble import teacher_digest
 from components.settings.network import CausalTransformerSettings
+from components.settings.quantization import QuantizationSettings, SearchSettings
 from components.storage.atomic import write_json
 from components.storage.checkpoints import checkpoint_digest
 from components.storage.digests import file_digest
+from components.tasks.building import open_task
 
 MAX_LENGTH = 8
 STAGES = ("train_teacher", "train_baseline", "soft_labels", "distill", "prune", "quantize")
@@ -51,6 +57,26 @@ def make_artifacts(artifacts: Path, prepared_folder: Path, items: int) -> None:
     _variants(artifacts, network)
     write_json(artifacts / "soft_labels" / "manifest.json", {"id": "c" * 64})
     write_json(artifacts / "source.json", {"kind": "synthetic", "about": {"title": "Synthetic interactions"}})
+
+
+def write_searched(artifacts: Path, folder: Path) -> dict[str, Any]:
+    """The pruned network with an index, in ``folder``; gives its record."""
+    exported = onnx.load(artifacts / "quantized" / "pruned.fp32.onnx")
+    task = open_task("next_item", artifacts / "dataset", MAX_LENGTH)
+    settings = QuantizationSettings(search=SearchSettings(recall=0.9))
+    with pytest.MonkeyPatch.context() as patch:  # it was exported already, which takes seconds
+        patch.setattr(variants, "export_onnx", lambda _: exported)
+        ((variant, _),) = variants.write_variants(
+            folder,
+            read_network(artifacts / "pruned"),
+            ["int8_index8"],
+            settings,
+            task.calibration(16, seed=0),
+            task=task,
+            made_from="pruned",
+            from_digest=checkpoint_digest(artifacts / "pruned"),
+        )
+    return variant.record()
 
 
 def _variants(artifacts: Path, network: torch.nn.Module) -> None:

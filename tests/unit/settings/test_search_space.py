@@ -8,7 +8,7 @@ import yaml
 from components.errors import SettingsError
 from components.settings.base import validated
 from components.settings.scenario import Params, Scenario
-from components.settings.search_space import space_of, value_at, with_recipe
+from components.settings.search_space import check_forms, space_of, value_at, with_recipe
 from components.settings.tune import Choices, Range
 from tests.stage_modules import ROOT
 
@@ -41,6 +41,13 @@ def test_losses_that_the_cache_cannot_teach_are_not_tried() -> None:
     assert any("rejuvenated" in kind for kind in sets) and not any("correlation" in kind for kind in sets)
     binary = space_of(scenario("binary"))["distillation"].candidates()
     assert not any("'cross_entropy'" in str(choice) for choice in binary)
+
+
+def test_a_form_that_shows_its_cost_only_when_it_is_trained_is_not_tried() -> None:
+    check_forms(scenario(), "scenarios.synthetic")
+    searched = with_recipe(scenario(), {"quantization.variants": ["fp32", "int8_index8"]})
+    with pytest.raises(SettingsError, match=r"scenarios.synthetic.quantization.variants' has int8_index8"):
+        check_forms(searched, "scenarios.synthetic")
 
 
 def test_the_scenario_overrules_fixes_and_narrows_the_space() -> None:

@@ -1,0 +1,166 @@
+"""The form of a network for a large catalogue: an encoder in ONNX, and an index in which its vector finds the items."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from components.compression.encoder import split_at_head
+from components.compression.export import model_bytes
+from components.compression.item_index import INDEX_KEY, ItemIndex, Kind, exact_search
+from components.compression.quantization import quantized
+from components.errors import CompressionError
+from components.settings.quantization import GraphForm, QuantizationSettings, SearchSettings
+from components.tasks.answering import Retrieving
+from components.tasks.batch import Feed
+from components.tasks.building import answering_of
+from components.tasks.contract import Task
+
+_FORM: GraphForm = "int8_table8"
+_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A network as two files.
+
+    Attributes:
+        encoder: Its metadata name the index.
+        index: The effort that reaches the recall is set.
+        recall: Share of the items of an answer that the index found.
+        histories: Validation histories on which that was measured.
+    """
+
+    encoder: onnx.ModelProto
+    index: ItemIndex
+    recall: float
+    histories: int
+
+
+class _Asked(NamedTuple):
+    """A validation history as a request, and the items that its answer leaves out."""
+
+    feed: Feed
+    seen: np.ndarray
+
+
+def searched(
+    model: onnx.ModelProto, settings: QuantizationSettings, calibration: Sequence[Feed], task: Task
+) -> Searched:
+    """Split an exported network, quantize its encoder, and index its items.
+
+    Args:
+        model: From :func:`export_onnx`; it stays as it is.
+        settings: Of encoder and index.
+        calibration: Feeds of training points.
+        task: Whose validation histories the recall is measured on.
+
+    Raises:
+        CompressionError: The task does not answer with items, the scores are no inner products, or the index does not
+            reach the recall.
+        SettingsError: The library faiss is not installed.
+    """
+    if not issubclass(answering_of(task.name), Retrieving):
+        raise CompressionError(
+            f"the task {task.name!r} does not answer with the best of a catalogue: there is nothing to search for",
+            "Take int8_index8 out of quantization.variants.",
+        )
+    encoder, vectors = split_at_head(model)
+    encoder = quantized(encoder, _FORM, settings, calibration)
+    index = ItemIndex.built(vectors, kind_of(settings.search, len(vectors)))
+    asked = list(_asked(task, settings.search.histories))
+    queries = vectors_of(encoder, [one.feed for one in asked])
+    seen = [one.seen for one in asked]
+    best = exact_answers(vectors, queries, seen, task.best_of)
+    recall = _set_effort(index, queries, seen, best, settings.search.recall)
+    digest = hashlib.sha256(index.content()).hexdigest()
+    onnx.helper.set_model_props(encoder, {INDEX_KEY: digest})
+    return Searched(encoder, index, recall, len(asked))
+
+
+def kind_of(settings: SearchSettings, items: int) -> Kind:
+    """The kind of index that a catalogue gets."""
+    if settings.index == "by_size":
+        return "exact" if items <= settings.exact_up_to else "ivf"
+    return settings.index
+
+
+def vectors_of(encoder: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
+    """``(rows, dim)`` of requests in ONNX Runtime, one feed after the other."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model_bytes(encoder), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+
+
+def recall_of(index: ItemIndex, queries: np.ndarray, seen: Sequence[np.ndarray], best: Sequence[np.ndarray]) -> float:
+    """Mean share of the best items that an index finds as it is asked when it serves.
+
+    Args:
+        index: With its effort.
+        queries: ``(B, dim)`` float32.
+        seen: ``(B,)``, items that the answer to each leaves out: so many more are searched for.
+        best: ``(B,)``, the items of the exact answer to each.
+    """
+    shares = []
+    wanted = [len(one) + len(known) for one, known in zip(best, seen, strict=True)]
+    for found, known, items in zip(index.search(queries, wanted), seen, best, strict=True):
+        answer = found.items[~np.isin(found.items, known)][: len(items)]
+        shares.append(np.isin(items, answer).mean())
+    return float(np.mean(shares))
+
+
+def exact_answers(
+    vectors: np.ndarray, queries: np.ndarray, seen: Sequence[np.ndarray], best_of: int
+) -> list[np.ndarray]:
+    """The best items of each query by the full vectors ``(K, dim)``, without those that are seen."""
+    most = min(best_of + max(map(len, seen)), len(vectors))
+    rows = exact_search(vectors, queries, most)
+    return [row[~np.isin(row, known)][:best_of] for row, known in zip(rows, seen, strict=True)]
+
+
+def _set_effort(
+    index: ItemIndex, queries: np.ndarray, seen: Sequence[np.ndarray], best: Sequence[np.ndarray], target: float
+) -> float:
+    """Set the least effort that reaches a recall, which is returned.
+
+    Raises:
+        CompressionError: None does.
+    """
+    recall = 0.0
+    for effort in index.efforts:
+        index.set_effort(effort)
+        recall = recall_of(index, queries, seen, best)
+        if recall >= target:
+            return recall
+    looked = f" with effort {index.effort}, the greatest" if index.kind != "exact" else ""
+    raise CompressionError(
+        f"the index ({index.kind}, {index.items:,} items) finds {recall:.4f} of the {len(best[0])} best items{looked}, "
+        f"on {len(queries)} validation histories; quantization.search.recall asks for {target}",
+        "Lower quantization.search.recall, take another quantization.search.index, or take int8_index8 out of "
+        "quantization.variants.",
+    )
+
+
+def _asked(task: Task, count: int) -> Iterator[_Asked]:
+    """Validation points spread over all, each without padding."""
+    batches = math.ceil(task.held_out("validation") / _BATCH_SIZE)
+    stride = max(1, batches // math.ceil(count / _BATCH_SIZE))
+    given = 0
+    for number, batch in enumerate(task.evaluation_batches("validation", _BATCH_SIZE)):
+        if number % stride:
+            continue
+        row, item = (np.zeros(0, np.int64),) * 2 if batch.seen is None else (part.numpy() for part in batch.seen)
+        for place, feed in enumerate(batch.requests()):
+            if given == count:
+                return
+            given += 1
+            yield _Asked(feed, np.unique(item[row == place]))
