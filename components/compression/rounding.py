@@ -29,11 +29,13 @@ class Stored(NamedTuple):
         name: In the state dict.
         weight: ``(rows, width)``.
         kind: Which bits it has.
+        added: What the network adds to it, which is stored with it; None where it adds nothing.
     """
 
     name: str
     weight: torch.Tensor
     kind: Kind
+    added: torch.Tensor | None = None
 
 
 class Rounding:
@@ -55,7 +57,8 @@ class Rounding:
         return self.settings.model_dump(mode="json")
 
     def __call__(self, network: PredictionNetwork, anew: bool) -> dict[str, torch.Tensor]:
-        """Rounded values of the same shapes, by name in the state dict.
+        """Rounded values of the same shapes, by name in the state dict; where something is added to a weight, the sum
+        is rounded.
 
         Args:
             network: Stays as it is.
@@ -66,13 +69,17 @@ class Rounding:
         return {stored.name: self._rounded(stored).to(stored.weight.device) for stored in stored_weights(network)}
 
     def _rounded(self, stored: Stored) -> torch.Tensor:
-        matrix = stored.weight.detach().cpu().float().numpy()
+        whole, added = stored.weight.detach().cpu().float(), None
+        if stored.added is not None:
+            added = stored.added.detach().cpu().float()
+            whole = whole + added
         rounder = _ROUNDERS[self.settings.form][stored.kind]
-        found = rounder(matrix, self.settings, self._found.get(stored.name))
-        if isinstance(found, np.ndarray):
-            return torch.from_numpy(found)
-        self._found[stored.name] = found
-        return torch.from_numpy(np.ascontiguousarray(found.restored()))
+        found = rounder(whole.numpy(), self.settings, self._found.get(stored.name))
+        if not isinstance(found, np.ndarray):
+            self._found[stored.name] = found
+            found = np.ascontiguousarray(found.restored())
+        rounded = torch.from_numpy(found)
+        return rounded if added is None else rounded - added
 
 
 def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:
@@ -84,9 +91,8 @@ def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:
         weight = module.weight
         if id(weight) not in seen:
             seen.add(id(weight))
-            yield Stored(
-                f"{path}.weight", weight, "table" if isinstance(module, nn.Embedding) or weight is head else "linear"
-            )
+            kind: Kind = "table" if isinstance(module, nn.Embedding) or weight is head else "linear"
+            yield Stored(f"{path}.weight", weight, kind, network.added_to(f"{path}.weight"))
 
 
 def _channels(matrix: np.ndarray, settings: QuantizationAwareSettings, before: Any) -> np.ndarray:

@@ -12,7 +12,11 @@ A folder of Parquet tables and one record:
     weigh, all three have ``weight`` float32, above 0.
 ``items.parquet``
     The vocabulary, sorted by ``item``: ``item`` int32, ``id`` text (the source's id), ``title`` text or null,
-    ``train_events`` int64.
+    ``train_events`` int64. With ``prepare.item_features`` also ``feature_rows`` (C int32) and ``feature_shares`` (C
+    float32), see :class:`components.data.item_features.ItemFeatures`.
+``features.parquet``
+    With ``prepare.item_features``: what each row of the features' table of embeddings stands for, ``row`` int32,
+    ``feature``, ``means``, ``value`` text or null.
 ``users.parquet``
     ``user`` int32, ``id`` text.
 ``dataset.json``
@@ -29,6 +33,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from components.data.item_features import ItemFeatures, read_item_features
 from components.data.stored import stored_table
 from components.errors import DataError, IntegrityError
 from components.storage.atomic import read_json
@@ -36,7 +41,7 @@ from components.storage.digests import array_digest, record_digest
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-RECORD_FILE = "dataset.json"
+RECORD_FILE, FEATURES_FILE = "dataset.json", "features.parquet"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class PreparedDataset:
         point: ``(E,)`` int64, the prediction point whose target is this event, -1 where there is none.
         folder: Where it was read from.
         weight: ``(E,)`` float32, what the source says that each event weighs; None where it says nothing.
+        item_features: What is known of the items beside which one they are; None where nothing is.
     """
 
     record: dict[str, Any]
@@ -62,6 +68,7 @@ class PreparedDataset:
     point: np.ndarray
     folder: Path
     weight: np.ndarray | None = None
+    item_features: ItemFeatures | None = None
 
     @property
     def digest(self) -> str:
@@ -111,17 +118,20 @@ def content_digest(
     ids: list[str],
     *,
     weight: np.ndarray | None = None,
+    item_features: ItemFeatures | None = None,
 ) -> str:
     """SHA-256 over what a data set says, whatever the Parquet writer made of it.
 
     Args:
-        item, timestamp, split, offsets, weight: The arrays of :class:`PreparedDataset`.
+        item, timestamp, split, offsets, weight, item_features: The arrays of :class:`PreparedDataset`.
         ids: The source's item ids in the order of the vocabulary.
     """
     arrays = (item.astype(np.int32), timestamp.astype(np.int64), split.astype(np.int8), offsets.astype(np.int64))
     said = {"arrays": [array_digest(array) for array in arrays], "ids": record_digest(ids)}
     if weight is not None:
         said["weight"] = array_digest(weight.astype(np.float32))
+    if item_features is not None:
+        said["item_features"] = item_features.digests()
     return record_digest(said)
 
 
@@ -144,6 +154,9 @@ def read_dataset(folder: Path) -> PreparedDataset:
         stored_table(folder / f"{name}.parquet").with_columns(pl.lit(number, dtype=pl.Int8).alias("split"))
         for number, name in enumerate(SPLITS)
     ]
+    described = record.get("item_features") is not None
+    table = stored_table(folder / FEATURES_FILE) if described else None
+    items = stored_table(folder / "items.parquet")
     try:
         events = pl.concat(tables, how="diagonal").sort("user", "position")
         counts = np.bincount(events["user"].to_numpy(), minlength=int(record["users"]))
@@ -156,12 +169,13 @@ def read_dataset(folder: Path) -> PreparedDataset:
             point=events["point"].fill_null(-1).to_numpy(),
             folder=folder,
             weight=events["weight"].to_numpy() if "weight" in events.columns else None,
+            item_features=None if table is None else read_item_features(items, table),
         )
     except (KeyError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder} is not a prepared data set: {error}", "Run the stage `prepare` again.") from None
-    ids = dataset.catalogue["id"].to_list()
     arrays = (dataset.item, dataset.timestamp, dataset.split, dataset.offsets)
-    if content_digest(*arrays, ids, weight=dataset.weight) != dataset.digest:
+    found = content_digest(*arrays, items["id"].to_list(), weight=dataset.weight, item_features=dataset.item_features)
+    if found != dataset.digest:
         raise IntegrityError(
             f"{folder} is not the data set that its record describes", "Run the stage `prepare` again."
         )

@@ -14,15 +14,11 @@ import numpy as np
 import polars as pl
 
 from components.data.ids import is_given
+from components.data.rows import FEATURE
 from components.data.vocabulary import vocabulary
 from components.errors import DataError
-from components.settings.labelled_prepare import (
-    ITEM,
-    HashedFeature,
-    LabelledPrepareSettings,
-    NumericFeature,
-    VocabularyFeature,
-)
+from components.settings.base import nearest
+from components.settings.labelled_prepare import ITEM, USER, Feature, HashedFeature, NumericFeature, VocabularyFeature
 
 LIST_SEPARATOR = "|"
 """What stands between the values of a column of lists."""
@@ -42,6 +38,11 @@ def as_text(values: pl.Series) -> pl.Series:
     else:
         given = values.cast(pl.String).str.strip_chars()
     return pl.select(pl.when(is_given(values) & (given != "")).then(given)).to_series()
+
+
+def written_features(rows: pl.DataFrame) -> list[pl.Series]:
+    """The columns ``feature.<name>`` of a source's rows as text."""
+    return [as_text(rows[name]).alias(name) for name in rows.columns if name.startswith(FEATURE)]
 
 
 def text_of(value: Any) -> str | None:
@@ -112,7 +113,8 @@ class Features:
         """``(N, C)`` int32 rows of the table, from text ``(N,)`` a feature."""
         parts = [self._mapped(name, columns[name])[:, None] for name in self.layout["single"]]
         parts += [self._bag(name, columns[name]) for name in self.layout["bags"]]
-        return np.concatenate(parts, axis=1)
+        length = len(next(iter(columns.values())))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((length, 0), np.int32)
 
     def numbers(self, columns: Mapping[str, pl.Series]) -> np.ndarray:
         """``(N, D)`` float32, NaN where one is missing, from text ``(N,)`` a feature.
@@ -160,31 +162,58 @@ class Features:
         return table[joined["place"].to_numpy()]
 
 
-def learned_features(
-    columns: Mapping[str, pl.Series], training: np.ndarray, settings: LabelledPrepareSettings
-) -> tuple[dict[str, Any], pl.DataFrame]:
-    """The layout and the vocabularies, from training rows alone.
+def require_features(events: pl.DataFrame, features: Mapping[str, Feature], key: str) -> None:
+    """Refuse features that checked rows do not have, or that are numeric and hold no numbers.
 
     Args:
-        columns: Text ``(N,)`` of each feature of the settings.
-        training: ``(N,)`` bool.
-        settings: ``scenarios.*.prepare``.
+        events: ``user``, ``item``, ``row``, ``feature.<name>`` text.
+        features: By name.
+        key: That names them in params.yaml.
+
+    Raises:
+        DataError: Names the feature, and the nearest that is there or the row.
+    """
+    there = [name.removeprefix(FEATURE) for name in events.columns if name.startswith(FEATURE)] + [USER, ITEM]
+    for name, feature in features.items():
+        if name not in there:
+            raise DataError(
+                f"the source has no feature {name!r}, which {key} names; {nearest(name, there)}",
+                f"Correct {key}, or add the column to source.features in params.yaml.",
+            )
+        if not isinstance(feature, NumericFeature):
+            continue
+        texts = events[name if name in (USER, ITEM) else FEATURE + name]
+        wrong = (texts.cast(pl.Float64, strict=False).is_null() & texts.is_not_null()).arg_true()
+        if len(wrong):
+            first = int(wrong[0])
+            raise DataError(
+                f"the feature {name!r} is numeric, and {len(wrong):,} of {len(texts):,} rows hold no number in it, "
+                f"e.g. row {int(events['row'][first]) + 1:,} of the source: {texts[first]!r}",
+                f"Mend the column, or make it a vocabulary or hashed feature in {key}.",
+            )
+
+
+def learned_features(
+    columns: Mapping[str, pl.Series], features: Mapping[str, Feature]
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The layout and the vocabularies.
+
+    Args:
+        columns: Text ``(N,)`` of each feature, of training rows alone.
+        features: In the order of their rows.
 
     Returns:
-        ``rows`` of the table, ``columns`` C, ``single``, ``bags`` and ``numbers`` by name in the order of the columns,
-        ``target`` (the column of the item), ``history``, ``of_item`` and
-        ``privileged``; and ``feature``, ``value``, ``row``.
+        ``single``, ``bags`` and ``numbers`` by name in the order of the columns, ``rows`` of the table and ``columns``
+        C; and ``feature``, ``value``, ``row``.
 
     Raises:
         DataError: A number is none.
     """
-    kept = pl.Series(training)
     layout: dict[str, Any] = {"single": {}, "bags": {}, "numbers": {}}
     words: list[pl.DataFrame] = []
     first = 1
-    # The item first: a history is of its rows. Privileged features last: a network without them has a shorter table.
-    for name in sorted(settings.features, key=lambda name: (name != ITEM, name in settings.privileged)):
-        feature, texts = settings.features[name], columns[name].filter(kept)
+    for name, feature in features.items():
+        texts = columns[name]
         if isinstance(feature, NumericFeature):
             numbers = _as_numbers(name, texts)
             there = numbers[np.isfinite(numbers)]
@@ -206,14 +235,7 @@ def learned_features(
         layout["bags" if feature.separator else "single"][name] = described
     empty = pl.DataFrame(schema={"feature": pl.String, "value": pl.String, "row": pl.Int32})
     columns_of_bags = sum(bag["most"] for bag in layout["bags"].values())
-    layout |= {
-        "rows": first,
-        "columns": len(layout["single"]) + columns_of_bags,
-        "target": list(layout["single"]).index(ITEM),
-        "history": None if settings.history is None else settings.history.model_dump(mode="json"),
-        "of_item": list(settings.of_item),
-        "privileged": list(settings.privileged),
-    }
+    layout |= {"rows": first, "columns": len(layout["single"]) + columns_of_bags}
     return layout, pl.concat([empty, *words])
 
 

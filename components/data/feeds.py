@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from components.data.features import as_text
+from components.data.features import as_text, written_features
 from components.data.ids import is_given
 from components.data.rows import FEATURE, RawRows, Source, SourceFile
 from components.errors import DataError
@@ -89,9 +89,8 @@ class Impressions:
     def add(self, batch: RawRows) -> None:
         """Take in one batch of a :class:`Feed`, in the order of the source."""
         raw = batch.rows
-        features = [as_text(raw[name]).alias(name) for name in raw.columns if name.startswith(FEATURE)]
         numbers = pl.int_range(self._seen, self._seen + len(raw), eager=True).alias("row")
-        self._batches.append(pl.DataFrame([numbers, raw["worth"], *features]))
+        self._batches.append(pl.DataFrame([numbers, raw["worth"], *written_features(raw)]))
         self._seen += len(raw)
 
     def joined(self, events: pl.DataFrame) -> pl.DataFrame:

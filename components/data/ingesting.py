@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from components.data.attributes import Attributes
 from components.data.events import events_digest
 from components.data.excluding import Excluded
 from components.data.feeds import Impressions
@@ -22,7 +23,7 @@ from components.data.vocabulary import vocabulary
 from components.errors import DataError
 from components.settings.feed_source import FeedSource
 from components.settings.labelled_source import LabelledSource
-from components.settings.source import SequenceSource, SourceSettings
+from components.settings.source import PublishedSource, SequenceSource, SourceSettings, TableSource
 from components.settings.split_source import SplitSource
 
 
@@ -32,7 +33,7 @@ class Ingested(NamedTuple):
     Attributes:
         events: ``user`` text, ``item`` text, ``timestamp`` int64 (microseconds since 1970, UTC), ``row`` int64 (number
             in the whole source, from 0), in the order of the source; of a source of rows with a label also ``label``
-            int8, 0 or 1, and ``feature.<name>`` text or null; of a feed ``weight`` float32 too.
+            int8, 0 or 1, of a feed ``weight`` float32 too; where features are read, ``feature.<name>`` text or null.
         items: ``id`` text, ``title`` text or null, one row an item of the events, in the order of the vocabulary.
         rejected: ``file``, ``row`` (number in its file, from 1), the values as text, ``reason``.
         record: The content of ``source.json``; it holds nothing that depends on when or where ingest ran.
@@ -66,9 +67,10 @@ def ingest(
     excluded = Excluded(settings.exclude, key)
     labels = Labels(settings.positive_from) if isinstance(settings, LabelledSource) else None
     impressions = Impressions(settings.interest) if isinstance(settings, FeedSource) else None
+    attributes = Attributes() if isinstance(settings, TableSource | PublishedSource) and settings.features else None
     for batch in source.batches():
         validation.add(batch, excluded.rows(batch))
-        for collected in (labels, impressions):
+        for collected in (labels, impressions, attributes):
             if collected is not None:
                 collected.add(batch)
     if not validation.rows:
@@ -79,6 +81,8 @@ def ingest(
         rejected = pl.concat([rejected, unlabelled])
     if impressions is not None:
         valid = impressions.joined(valid)
+    if attributes is not None:
+        valid = attributes.joined(valid)
     require_acceptable(rejected, validation.rows, settings.max_rejected_share)
     events = select(valid, settings.as_of, settings.window)
     users = events["user"].n_unique()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from components.data.features import as_text
+from components.data.features import written_features
 from components.data.ids import is_given
-from components.data.rows import FEATURE, RawRows
+from components.data.rows import RawRows
 from components.errors import DataError
 
 MISSING, NO_NUMBER = "label is missing", "label is no number"
@@ -40,7 +40,6 @@ class Labels:
                 f"{batch.file}: the column mapped to 'label' has the type {kind}; labels are numbers, or true or false",
                 "Map another column in source.columns.label, or convert this one.",
             )
-        features = [as_text(raw[name]).alias(name) for name in raw.columns if name.startswith(FEATURE)]
         self._batches.append(
             pl.DataFrame(
                 {
@@ -48,7 +47,7 @@ class Labels:
                     "label": _numbers(raw["label"]),
                     "label_given": is_given(raw["label"]),
                 }
-            ).with_columns(features)
+            ).with_columns(written_features(raw))
         )
         self._places.append((self._seen, batch.file, batch.first))
         self._seen += len(raw)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from components.data.dataset import RECORD_FILE, SPLITS, content_digest
+from components.data.dataset import FEATURES_FILE, RECORD_FILE, SPLITS, content_digest
 from components.data.filtering import k_core
+from components.data.item_features import DescribedItems, described_items
 from components.data.splitting import TEST, TRAIN, VALIDATION, split_events
 from components.data.vocabulary import codes, vocabulary
 from components.errors import DataError
@@ -27,28 +28,32 @@ class Prepared(NamedTuple):
     Attributes:
         events: ``user`` int32, ``item`` int32, ``position`` int32, ``timestamp`` int64, ``split`` int8, ``point`` int64
             (-1 where none), ``weight`` float32 where the source has one, sorted by (user, position).
-        items: ``item`` int32, ``id``, ``title``, ``train_events`` int64.
+        items: ``item`` int32, ``id``, ``title``, ``train_events`` int64, and of items with features ``feature_rows``
+            and ``feature_shares``.
         users: ``user`` int32, ``id``.
         record: The content of ``dataset.json``.
+        features: The content of ``features.parquet``; None where items have no features.
     """
 
     events: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
     record: dict[str, Any]
+    features: pl.DataFrame | None = None
 
 
 def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings, source_digest: str) -> Prepared:
     """Turn events into a data set; only its content and the order of simultaneous rows matter.
 
     Args:
-        events: ``user``, ``item``, ``timestamp``, ``row`` of ingest; ``weight`` where the source has one.
+        events: ``user``, ``item``, ``timestamp``, ``row`` of ingest; ``weight`` and ``feature.<name>`` where the source
+            has them.
         items: ``id``, ``title`` of ingest.
         settings: Floors and split.
         source_digest: The digest in ``source.json``.
 
     Raises:
-        DataError: The floors leave too little, or the split leaves a part empty.
+        DataError: The floors leave too little, the split leaves a part empty, or the items do not have a feature.
     """
     kept = _core(events, settings)
     user_ids, item_ids = vocabulary(kept["user"]), vocabulary(kept["item"])
@@ -68,11 +73,17 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
         )
     popularity = np.bincount(item[split == TRAIN], minlength=len(item_ids))
 
+    described: DescribedItems | None = None
+    if settings.item_features:
+        described = described_items(kept[order], item, popularity > 0, settings.item_features)
     titles = items.select("id", "title")
     catalogue = (
         pl.DataFrame({"item": np.arange(len(item_ids), dtype=np.int32), "id": item_ids})
         .join(titles, on="id", how="left", maintain_order="left")
-        .with_columns(train_events=pl.Series(popularity, dtype=pl.Int64))
+        .with_columns(
+            train_events=pl.Series(popularity, dtype=pl.Int64),
+            **({} if described is None else described.features.columns),
+        )
     )
     people = pl.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "id": user_ids})
     weight = kept["weight"].to_numpy()[order] if "weight" in kept.columns else None
@@ -87,12 +98,21 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
             **({} if weight is None else {"weight": weight}),
         }
     )
+    unsaid = () if settings.item_features else ("item_features",)
     per_split = np.bincount(split, minlength=len(SPLITS))
     record = {
         "format": 1,
-        "digest": content_digest(item, timestamp, split, offsets, item_ids.to_list(), weight=weight),
+        "digest": content_digest(
+            item,
+            timestamp,
+            split,
+            offsets,
+            item_ids.to_list(),
+            weight=weight,
+            item_features=None if described is None else described.features,
+        ),
         "source_digest": source_digest,
-        "settings": settings.model_dump(mode="json", exclude={"kind"}),
+        "settings": settings.model_dump(mode="json", exclude={"kind", *unsaid}),
         "users": len(user_ids),
         "items": len(item_ids),
         "events": len(user),
@@ -108,7 +128,10 @@ def prepare(events: pl.DataFrame, items: pl.DataFrame, settings: PrepareSettings
             SPLITS[number]: int((position[split == number] == 0).sum()) for number in (VALIDATION, TEST)
         },
     }
-    return Prepared(table, catalogue, people, record)
+    if described is None:
+        return Prepared(table, catalogue, people, record)
+    record["item_features"] = {**described.layout, "changing": described.changing}
+    return Prepared(table, catalogue, people, record, described.table)
 
 
 def write_dataset(folder: Path, prepared: Prepared) -> None:
@@ -122,6 +145,8 @@ def write_dataset(folder: Path, prepared: Prepared) -> None:
             )
         prepared.items.write_parquet(temporary / "items.parquet")
         prepared.users.write_parquet(temporary / "users.parquet")
+        if prepared.features is not None:
+            prepared.features.write_parquet(temporary / FEATURES_FILE)
         write_json(temporary / RECORD_FILE, prepared.record)
 
 
@@ -129,12 +154,20 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     """What prepare made, as plain lines for the console."""
     parts = ", ".join(f"{count:,} {name}" for name, count in record["events_per_split"].items())
     cold = ", ".join(f"{count:,} {name}" for name, count in record["cold_targets"].items())
-    return [
+    lines = [
         f"{record['users']:,} users, {record['items']:,} items, {record['events']:,} events "
         f"({record['dropped_by_floors']:,} dropped by the floors); median history {record['median_history']:g}, "
         f"density {record['density']:.3%}",
         f"split {record['settings']['split']}: {parts}; {record['points']:,} prediction points; cold targets: {cold}",
     ]
+    if layout := record.get("item_features"):
+        names = ", ".join([*layout["single"], *layout["bags"], *layout["numbers"]])
+        lines.append(f"features of items: {names}; {layout['rows'] + 2 * len(layout['numbers']):,} rows of embeddings")
+        lines += [
+            f"{count:,} items have more than one {name!r}: the newest counts"
+            for name, count in layout["changing"].items()
+        ]
+    return lines
 
 
 def _core(events: pl.DataFrame, settings: PrepareSettings) -> pl.DataFrame:

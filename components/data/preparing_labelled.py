@@ -12,14 +12,13 @@ import polars as pl
 
 from components.data.dataset import RECORD_FILE, SPLITS
 from components.data.events import read_ingested
-from components.data.features import Features, learned_features
+from components.data.features import Features, learned_features, require_features
 from components.data.labelled import content_digest, words_of
 from components.data.rows import FEATURE
 from components.data.splitting import TEST, TRAIN, VALIDATION, split_by_time
 from components.data.vocabulary import codes, vocabulary
 from components.errors import DataError
-from components.settings.base import nearest
-from components.settings.labelled_prepare import ITEM, USER, LabelledPrepareSettings, NumericFeature
+from components.settings.labelled_prepare import ITEM, USER, LabelledPrepareSettings
 from components.storage.atomic import new_folder, write_json
 
 
@@ -32,7 +31,7 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
     events, items, source_digest = read_ingested(ingested)
     if "label" not in events.columns:
         raise DataError(f"{ingested / 'events.parquet'} holds events without a label", "Choose another `source`.")
-    _require_features(events, settings)
+    require_features(events, settings.features, "prepare.features")
     user_ids, item_ids = vocabulary(events["user"]), vocabulary(events["item"])
     user, item = codes(events["user"], user_ids), codes(events["item"], item_ids)
     # Ties in time are common; the source's order decides them, in every run alike.
@@ -47,7 +46,7 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
     columns = {
         name: events[name if name in (USER, ITEM) else FEATURE + name].cast(pl.String) for name in settings.features
     }
-    layout, vocabularies = learned_features(columns, split == TRAIN, settings)
+    layout, vocabularies = _learned(columns, split == TRAIN, settings)
     features = Features(layout, vocabularies)
     arrays: dict[str, np.ndarray] = {
         "user": user,
@@ -103,25 +102,22 @@ def prepare_labelled(ingested: Path, folder: Path, settings: LabelledPrepareSett
     return _summary(record)
 
 
-def _require_features(events: pl.DataFrame, settings: LabelledPrepareSettings) -> None:
-    there = [name.removeprefix(FEATURE) for name in events.columns if name.startswith(FEATURE)] + [USER, ITEM]
-    for name, feature in settings.features.items():
-        if name not in there:
-            raise DataError(
-                f"the source has no feature {name!r}, which prepare.features names; {nearest(name, there)}",
-                "Correct prepare.features, or add the column to source.features in params.yaml.",
-            )
-        if not isinstance(feature, NumericFeature):
-            continue
-        texts = events[name if name in (USER, ITEM) else FEATURE + name]
-        wrong = (texts.cast(pl.Float64, strict=False).is_null() & texts.is_not_null()).arg_true()
-        if len(wrong):
-            first = int(wrong[0])
-            raise DataError(
-                f"the feature {name!r} is numeric, and {len(wrong):,} of {len(texts):,} rows hold no number in it, "
-                f"e.g. row {int(events['row'][first]) + 1:,} of the source: {texts[first]!r}",
-                "Mend the column, or make it a vocabulary or hashed feature in prepare.features.",
-            )
+def _learned(
+    columns: Mapping[str, pl.Series], training: np.ndarray, settings: LabelledPrepareSettings
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """See :func:`learned_features`; of the layout also ``target`` (the column of the item), ``history``, ``of_item``
+    and ``privileged``."""
+    # The item first: a history is of its rows. Privileged features last: a network without them has a shorter table.
+    order = sorted(settings.features, key=lambda name: (name != ITEM, name in settings.privileged))
+    kept = {name: columns[name].filter(pl.Series(training)) for name in order}
+    layout, vocabularies = learned_features(kept, {name: settings.features[name] for name in order})
+    layout |= {
+        "target": list(layout["single"]).index(ITEM),
+        "history": None if settings.history is None else settings.history.model_dump(mode="json"),
+        "of_item": list(settings.of_item),
+        "privileged": list(settings.privileged),
+    }
+    return layout, vocabularies
 
 
 def _split(

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from components.data.delimited import Layout, blocks
 from components.data.downloads import RETRIES, console, fetch, fetch_wheel, kept_file
-from components.data.rows import RawRows, SourceFile, source_file
+from components.data.rows import FEATURE, RawRows, SourceFile, source_file
 from components.errors import DataError, IntegrityError
 from components.settings.base import Settings
 
@@ -105,6 +105,19 @@ def movie_title() -> pl.Expr:
     return pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars()
 
 
+def with_movies(batch: RawRows, movies: pl.DataFrame, features: Sequence[str]) -> RawRows:
+    """Ratings with what is known of their movies, as ``feature.<name>``.
+
+    Args:
+        batch: Ratings.
+        movies: ``id``, ``title`` such as "Toy Story (1995)", ``genres``; each id once.
+        features: Some of ``genres`` and ``year``.
+    """
+    known = movies.with_columns(year=pl.col("title").str.extract(r"\((\d{4})\)\s*$"))
+    known = known.select("id", *(pl.col(name).alias(FEATURE + name) for name in features))
+    return batch._replace(rows=batch.rows.join(known, left_on="item", right_on="id", how="left", maintain_order="left"))
+
+
 Entry = TypeVar("Entry", bound=Settings)
 
 
@@ -130,12 +143,17 @@ def read_entry(path: Path, model: type[Entry]) -> Entry:
 
 
 class PublishedSet:
-    """A public data set as a source."""
+    """A public data set as a source.
+
+    Args:
+        entry: Which.
+        features: What is read of the movies as well.
+    """
 
     time_unit = "seconds"
 
-    def __init__(self, entry: CatalogueEntry) -> None:
-        self._entry = entry
+    def __init__(self, entry: CatalogueEntry, features: Sequence[str] = ()) -> None:
+        self._entry, self._features = entry, features
         self._archive, self._path = obtain(entry.title, entry.archives)
 
     def about(self) -> dict[str, Any]:
@@ -156,11 +174,13 @@ class PublishedSet:
             names: What some of them are to be called.
 
         Raises:
-            DataError: The archive has not the expected member or number of rows.
+            DataError: The archive has not the expected member or number of rows, or no genres are known.
         """
         ratings, rows = self._archive.ratings, 0
+        movies = self.movies() if self._features else None
         for table in self._reading(ratings):
-            yield RawRows(ratings.member, rows + 1, table.select(columns).rename(names or {}))
+            batch = RawRows(ratings.member, rows + 1, table.select(columns).rename(names or {}))
+            yield batch if movies is None else with_movies(batch, movies, self._features)
             rows += len(table)
         if rows != self._entry.rows:
             raise DataError(f"{self._path} holds {rows:,} rows of {self._entry.name}, expected {self._entry.rows:,}")

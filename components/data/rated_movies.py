@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import polars as pl
 
 from components.data.delimited import Layout, blocks
-from components.data.published import CatalogueEntry, PublishedSet, movie_title, read_entry
+from components.data.published import CatalogueEntry, PublishedSet, movie_title, read_entry, with_movies
 from components.data.rows import FEATURE, RawRows, SourceFile, source_file
 from components.errors import DataError, IntegrityError
 from components.settings.labelled_source import RatedMoviesSource
@@ -68,13 +68,10 @@ class RatedMovies:
             DataError: A file cannot be read, or the set is not whole.
         """
         users, movies = self._reader.users(), self._reader.movies()
-        movies = movies.with_columns(year=pl.col("title").str.extract(r"\((\d{4})\)\s*$"))
+        names = {name: FEATURE + name for name in USER_FEATURES}
         for batch in self._reader.ratings():
-            rows = batch.rows.join(users, on="user", how="left", maintain_order="left").join(
-                movies.select("id", *MOVIE_FEATURES), left_on="item", right_on="id", how="left", maintain_order="left"
-            )
-            names = {name: FEATURE + name for name in (*USER_FEATURES, *MOVIE_FEATURES)}
-            yield batch._replace(rows=rows.rename(names))
+            rows = batch.rows.join(users, on="user", how="left", maintain_order="left").rename(names)
+            yield with_movies(batch._replace(rows=rows), movies, MOVIE_FEATURES)
 
     def titles(self) -> pl.DataFrame:
         """``id`` and ``title``, such as "Toy Story (1995)"."""

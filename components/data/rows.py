@@ -22,7 +22,7 @@ class RawRows(NamedTuple):
         file: Name of the file, for messages and the quarantine.
         first: Number of the first of these rows in its file, from 1, the header not counted.
         rows: ``user``, ``item``, ``timestamp``, each of whatever type the file has; of a source of rows with a label
-            also ``label``, and ``feature.<name>`` for each feature. A source that finds something wrong itself says so
+            also ``label``; and ``feature.<name>`` for each feature. A source that finds something wrong itself says so
             in ``refused``, text, null where nothing is. Where a line of the file gives several rows, ``line`` is its
             number, and no two rows of one user have the same time.
     """

@@ -38,7 +38,7 @@ def open_source(settings: SourceSettings | LabelledSource | SplitSource | FeedSo
     """
     match settings:
         case PublishedSource():
-            found: Source = PublishedSet(read_entry(root / settings.path, CatalogueEntry))
+            found: Source = PublishedSet(read_entry(root / settings.path, CatalogueEntry), settings.features)
         case SequenceSource():
             found = Sequences(root / settings.path)
         case RatedMoviesSource():

@@ -51,7 +51,7 @@ class Table:
 
     def __init__(self, settings: TableSource | LabelledTableSource | FeedTableSource | PartSource, root: Path) -> None:
         self._columns: ColumnMapping | PartColumns = settings.columns
-        self._features = settings.features if isinstance(settings, LabelledTableSource | FeedTableSource) else ()
+        self._features = () if isinstance(settings, PartSource) else settings.features
         self.time_unit: str = settings.columns.time_unit
         self._bucket = ""
         if settings.path.startswith("s3://"):

@@ -91,7 +91,7 @@ def _torch(kind: str, path: Path) -> Callable[[Any], object]:
 
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    network = (read_teacher if kind == "teacher" else read_network)(path).eval()
+    network = (read_teacher if kind == "teacher" else read_network)(path).folded().eval()
     return lambda inputs: network(*inputs)
 
 

@@ -118,6 +118,7 @@ def training_seconds(contender: Contender, costs: dict[str, dict[str, float]], m
 
 def _teacher(folder: Path, members: list[Path]) -> Contender:
     networks = [read_network(member) for member in members]
+    served = [network.folded() for network in networks]
     return Contender(
         name="teacher",
         title=f"{_TITLES['teacher']} ({len(members)} members)",
@@ -125,8 +126,8 @@ def _teacher(folder: Path, members: list[Path]) -> Contender:
         runtime="teacher",
         path=folder,
         digest=record_digest([checkpoint_digest(member) for member in members]),
-        parameters=sum(map(parameters_of, networks)),
-        bytes=sum((member / WEIGHTS_FILE).stat().st_size for member in members),
+        parameters=sum(map(parameters_of, served)),
+        bytes=sum(map(_bytes, members, networks, served)),
         max_length=_max_length(networks),
         stages=_STAGES["teacher"],
     )
@@ -134,6 +135,7 @@ def _teacher(folder: Path, members: list[Path]) -> Contender:
 
 def _checkpoint(family: Family, folder: Path) -> Contender:
     network = read_network(folder)
+    served = network.folded()
     return Contender(
         name=family,
         title=_TITLES[family],
@@ -141,8 +143,8 @@ def _checkpoint(family: Family, folder: Path) -> Contender:
         runtime="network",
         path=folder,
         digest=checkpoint_digest(folder),
-        parameters=parameters_of(network),
-        bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        parameters=parameters_of(served),
+        bytes=_bytes(folder, network, served),
         max_length=_max_length([network]),
         stages=_STAGES[family],
     )
@@ -180,6 +182,12 @@ def _files(variant: Mapping[str, Any]) -> list[str]:
 def parameters_of(network: PredictionNetwork) -> int:
     """Values in a network; a tied table counts once."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _bytes(folder: Path, network: PredictionNetwork, served: PredictionNetwork) -> int:
+    """Of the weights in ``folder``, without those that are folded into others before anything is served."""
+    own, kept = (sum(tensor.nbytes for tensor in each.state_dict().values()) for each in (network, served))
+    return (folder / WEIGHTS_FILE).stat().st_size - own + kept
 
 
 def _max_length(networks: Iterable[PredictionNetwork]) -> int:

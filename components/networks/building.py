@@ -17,6 +17,7 @@ from components.networks.causal_transformer import BlockRecord, CausalTransforme
 from components.networks.contract import PredictionNetwork
 from components.networks.convolution import Convolution, ConvolutionRecord
 from components.networks.cross_network import CrossNetwork, CrossNetworkRecord
+from components.networks.item_features import ItemFeaturesRecord
 from components.networks.matrix_factorization import MatrixFactorization, MatrixFactorizationRecord
 from components.networks.perceptron import Perceptron, PerceptronRecord
 from components.networks.pretrained_encoder import PretrainedEncoder, PretrainedEncoderRecord
@@ -31,6 +32,7 @@ from components.settings.network import (
 from components.settings.text_network import BagOfNgramsSettings, HuggingFaceSettings, TextEncoderSettings
 from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.storage.checkpoints import read_checkpoint, write_checkpoint
+from components.tasks.batch import ITEM_FEATURES
 
 _CATEGORIES = ("single", "bags")
 
@@ -70,7 +72,8 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         return new_text_network(settings, outcomes, sizes or {})
     if isinstance(settings, MatrixFactorizationSettings | TwoTowerSettings):
         return new_top_n_network(settings, outcomes, sizes)
-    if sizes:
+    features = sizes.get(ITEM_FEATURES)
+    if sizes.keys() - {ITEM_FEATURES}:
         raise SettingsError(
             "a causal transformer is for tasks over histories of items", "Choose another `network.kind`."
         )
@@ -85,8 +88,14 @@ def new_network(settings: NetworkSettings, outcomes: int, sizes: Mapping[str, An
         # Not sqrt(dim), as in the original: with a tied table of small rows it costs a seventh of the NDCG.
         embedding_scale=1.0,
         blocks=(block,) * settings.blocks,
+        features=None
+        if features is None
+        else ItemFeaturesRecord(rows=len(features.keys), columns=features.rows.shape[1]),
     )
-    return CausalTransformer(shape)
+    network = CausalTransformer(shape)
+    if network.features is not None and features is not None:
+        network.features.take(*features)
+    return network
 
 
 def _convolution(settings: ConvolutionSettings, outcomes: int, sizes: Mapping[str, Any]) -> Convolution:

@@ -9,7 +9,7 @@ After Kang & McAuley, "Self-Attentive Sequential Recommendation" (2018).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import nn
 from components.networks.causal_transformer_serving import ServedCausalTransformer
 from components.networks.causal_transformer_units import causal_transformer_groups
 from components.networks.contract import RecordedNetwork, ServedInput
+from components.networks.item_features import ItemFeaturesRecord, ItemFeatureSums
 from components.networks.units import Group
 
 
@@ -48,6 +49,8 @@ class CausalTransformerRecord(BaseModel):
     embedding_scale: float
     """Factor on item rows when they are embedded; stays what it was when the model width is cut."""
     blocks: tuple[BlockRecord, ...]
+    features: ItemFeaturesRecord | None = None
+    """Of items. None: they are only themselves."""
 
 
 class Attention(nn.Module):
@@ -104,6 +107,12 @@ class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
         self.apply(_initialised)
         if self.output is not None:
             nn.init.normal_(self.output.weight, std=0.02)
+        # Last, so that all else begins with the same weights as without.
+        self.features = None if record.features is None else ItemFeatureSums(record.items, record.dim, record.features)
+
+    def record(self) -> dict[str, Any]:
+        """The architecture record; without features it says nothing of them."""
+        return self._record.model_dump(mode="json", exclude_none=True)
 
     @property
     def outcomes(self) -> int:
@@ -111,9 +120,14 @@ class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
         return self._record.items
 
     @property
+    def table(self) -> torch.Tensor:
+        """The table ``(items, dim)`` that embeds: items' own rows, and what their features add."""
+        return self.item.weight if self.features is None else self.item.weight + self.features()
+
+    @property
     def head(self) -> torch.Tensor:
         """The table ``(items, dim)`` that scores."""
-        return self.item.weight if self.output is None else self.output.weight
+        return self.table if self.output is None else self.output.weight
 
     def encode(self, items: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Hidden states of the valid positions.
@@ -130,7 +144,7 @@ class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
     def hidden(self, items: torch.Tensor) -> torch.Tensor:
         """Hidden states ``(batch, length, dim)`` of every position, after the last norm."""
         positions = torch.arange(items.shape[1], device=items.device)
-        x = self.item(items) * self._record.embedding_scale + self.position(positions)
+        x = F.embedding(items, self.table) * self._record.embedding_scale + self.position(positions)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
@@ -154,11 +168,31 @@ class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
         """See :func:`causal_transformer_groups`."""
         return causal_transformer_groups(self.record())
 
+    def added_to(self, name: str) -> torch.Tensor | None:
+        """Features add to the items' rows."""
+        return None if self.features is None or name != "item.weight" else self.features()
+
+    @property
+    def row_keys(self) -> dict[str, torch.Tensor]:
+        """Of the features' rows."""
+        return {} if self.features is None else {"features.weight": self.features.keys}
+
+    def folded(self) -> CausalTransformer:
+        """With one table of items, that has what their features add."""
+        if self.features is None:
+            return self
+        with torch.device("meta"):
+            plain = CausalTransformer(self._record.model_copy(update={"features": None}))
+        own = self.state_dict()
+        weights = {name: own[name].clone() for name in plain.state_dict()}
+        plain.load_state_dict({**weights, "item.weight": self.table.detach()}, assign=True)
+        return plain.train(self.training)
+
     def for_serving(self) -> nn.Module:
         """See :class:`ServedCausalTransformer`."""
         blocks = self._record.blocks
         return ServedCausalTransformer(
-            self.state_dict(),
+            self.folded().state_dict(),
             heads=[block.heads for block in blocks],
             scales=[block.scale for block in blocks],
             embedding_scale=self._record.embedding_scale,

@@ -12,6 +12,8 @@ def causal_transformer_groups(record: dict[str, Any]) -> list[Group]:
     width = [Slice("item.weight", 1), Slice("position.weight", 1), *norm_slices("norm.")]
     if not record["tied"]:
         width.append(Slice("output.weight", 1))
+    if "features" in record:
+        width.append(Slice("features.weight", 1))
     groups = []
     for number, block in enumerate(record["blocks"]):
         groups += block_groups(number, block)

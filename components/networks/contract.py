@@ -56,6 +56,27 @@ class PredictionNetwork(nn.Module, ABC):
         """
         raise CompressionError(f"a {type(self).__name__} has no served form", "Serve the student, or one member.")
 
+    def added_to(self, name: str) -> torch.Tensor | None:
+        """What is added to the weight of this name wherever that is used, and is one with it when it is served.
+
+        Args:
+            name: In the state dict.
+
+        Returns:
+            Of the weight's shape; None where nothing is added.
+        """
+        return None
+
+    def folded(self) -> PredictionNetwork:
+        """The same function from as few weights as are served; the network itself where there are no fewer."""
+        return self
+
+    @property
+    def row_keys(self) -> dict[str, torch.Tensor]:
+        """What the rows of a parameter stand for where that is neither an outcome nor the same in all networks:
+        ``(rows,)`` int64 by the parameter's name."""
+        return {}
+
     @property
     def is_served(self) -> bool:
         """Whether it has a served form."""

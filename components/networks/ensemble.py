@@ -60,6 +60,10 @@ class Ensemble(PredictionNetwork):
         assert mixture is not None
         return mixture - math.log(len(widths))
 
+    def folded(self) -> PredictionNetwork:
+        """Of folded members."""
+        return Ensemble([member.folded() for member in self._networks()]).train(self.training)
+
     @property
     def outcomes(self) -> int:
         """K of every member."""

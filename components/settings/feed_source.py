@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.settings.base import Settings
-from components.settings.source import ColumnMapping, EventSelection
+from components.settings.source import ColumnMapping, EventSelection, FeatureColumns
 
 
 class InterestSettings(Settings):
@@ -66,16 +66,8 @@ class FeedTableSource(_Feed):
     """The user's own log."""
     columns: FeedColumns = FeedColumns()
     """Which column holds what."""
-    features: tuple[str, ...] = ()
+    features: FeatureColumns = ()
     """Further columns that are read; ``prepare`` says how. No other column is."""
-
-    @model_validator(mode="after")
-    def _named_once(self) -> FeedTableSource:
-        if len(set(self.features)) != len(self.features):
-            raise ValueError("features names a column twice")
-        if taken := sorted({"user", "item"} & set(self.features)):
-            raise ValueError(f"features {', '.join(map(repr, taken))} are there already, from source.columns")
-        return self
 
 
 class SyntheticFeedSource(_Feed):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from components.settings.source import ColumnMapping, EventSelection
+from components.settings.source import ColumnMapping, EventSelection, FeatureColumns
 
 
 class LabelledColumns(ColumnMapping):
@@ -28,16 +28,8 @@ class LabelledTableSource(_Labelled):
     """The user's own log."""
     columns: LabelledColumns = LabelledColumns()
     """Which column holds what."""
-    features: tuple[str, ...] = ()
+    features: FeatureColumns = ()
     """Further columns that are read; ``prepare.features`` says how. No other column is."""
-
-    @model_validator(mode="after")
-    def _named_once(self) -> LabelledTableSource:
-        if len(set(self.features)) != len(self.features):
-            raise ValueError("features names a column twice")
-        if taken := sorted({"user", "item"} & set(self.features)):
-            raise ValueError(f"features {', '.join(map(repr, taken))} are there already, from source.columns")
-        return self
 
 
 class RatedMoviesSource(_Labelled):

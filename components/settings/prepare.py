@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.settings.base import Settings
+from components.settings.labelled_prepare import ITEM, USER, Feature
 
 
 class PrepareSettings(Settings):
@@ -27,9 +28,14 @@ class PrepareSettings(Settings):
     """Share of the events, by time, that a temporal split validates on."""
     test_share: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the events, by time, that a temporal split tests on."""
+    item_features: dict[str, Feature] = {}
+    """By column of ``source.features``: what is known of an item beside which one it is. Where rows of an item differ,
+    the newest counts. ``min_count`` counts items. A package is none the larger for it: its table holds the sums."""
 
     @model_validator(mode="after")
     def _leaves_training_events(self) -> PrepareSettings:
         if self.validation_share + self.test_share > 0.8:
             raise ValueError("validation_share and test_share together leave less than a fifth for training")
+        if taken := sorted({ITEM, USER} & self.item_features.keys()):
+            raise ValueError(f"item_features {', '.join(map(repr, taken))}: that is no feature of an item")
         return self

@@ -5,11 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.settings.base import Settings
 
 PublishedKind = Literal["movielens-100k", "movielens-1m", "movielens-20m", "movielens-25m"]
+
+
+def _named_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("features names a column twice")
+    if taken := sorted({"user", "item"} & set(names)):
+        raise ValueError(f"features {', '.join(map(repr, taken))} are there already, from source.columns")
+    return names
+
+
+FeatureColumns = Annotated[tuple[str, ...], AfterValidator(_named_once)]
+"""Columns of a table beside those that ``columns`` maps."""
 
 
 class Exclusion(Settings):
@@ -55,6 +67,8 @@ class PublishedSource(EventSelection):
 
     kind: PublishedKind
     """Which published set."""
+    features: tuple[Literal["genres", "year"], ...] = ()
+    """What is read of the movies as well; ``prepare.item_features`` says how."""
 
     @model_validator(mode="after")
     def _entry_of_this_set(self) -> PublishedSource:
@@ -87,6 +101,8 @@ class TableSource(EventSelection):
     """The user's own interactions."""
     columns: ColumnMapping = ColumnMapping()
     """Which column holds what."""
+    features: FeatureColumns = ()
+    """Further columns that are read; ``prepare.item_features`` says how. No other column is."""
 
 
 class SyntheticSource(EventSelection):

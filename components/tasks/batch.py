@@ -17,6 +17,9 @@ LEAST = -1e4
 ITEM_SETS = "item_sets"
 """Key of :attr:`components.tasks.contract.Task.sizes` of a task whose inputs are the items of users."""
 
+ITEM_FEATURES = "item_features"
+"""Key of the same of a task whose items have features: a :class:`components.data.item_features.ItemFeatures`."""
+
 Pairs = tuple[torch.Tensor, torch.Tensor]
 """Rows of a batch, ascending, and an outcome to each."""
 

@@ -16,7 +16,7 @@ from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.evaluation import EvaluationSettings
 from components.settings.prepare import PrepareSettings
-from components.tasks.batch import Batch, EvaluationBatch, Feed, Scorer
+from components.tasks.batch import ITEM_FEATURES, Batch, EvaluationBatch, Feed, Scorer
 from components.tasks.catalogue import CatalogueTask
 from components.tasks.contract import Baseline, Judgement, Measure, Wording
 from components.tasks.full_ranking import CUTOFF, HeldOutNDCG, quality, ranking
@@ -69,6 +69,12 @@ class NextItem(CatalogueTask):
         self._share = None
         if dataset.weight is not None:
             self._share = dataset.weight / dataset.weight[self._point >= 0].max()
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The features of the items, where they have any."""
+        found = self.dataset.item_features
+        return {} if found is None else {ITEM_FEATURES: found}
 
     @property
     def points(self) -> int:

@@ -63,6 +63,8 @@ class TopN(CatalogueTask):
         """K-core, vocabulary and split; see :class:`Task`."""
         if not isinstance(settings, PrepareSettings):
             raise SettingsError("`prepare` is not for events of users and items", "Set `prepare.split` alone.")
+        if settings.item_features:
+            raise SettingsError("no network of the task `top_n` reads `prepare.item_features`", "Take it out.")
         events, items, source_digest = read_ingested(ingested)
         prepared = prepare(events, items, settings, source_digest)
         # Of the same events another task would have a point a position.

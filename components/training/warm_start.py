@@ -46,7 +46,7 @@ def earlier_teacher(digest: str, members: int, folder: Path) -> Path:
 
 
 def start_from(network: PredictionNetwork, earlier: Path, number: int, items: Sequence[str]) -> None:
-    """Give a new network the weights of an earlier teacher's member; rows of items that it did not know stay.
+    """Give a new network the weights of an earlier teacher's member; rows of what it did not know stay.
 
     Args:
         network: Freshly initialised; changed in place.
@@ -70,19 +70,25 @@ def start_from(network: PredictionNetwork, earlier: Path, number: int, items: Se
             if ours.get(key) != theirs.get(key)
         )
         raise SettingsError(f"teacher.warm_start names a teacher of another shape: {differences}", _REMEDY)
-    place = {name: row for row, name in enumerate(ids)}
-    known = [(row, place[name]) for row, name in enumerate(items) if name in place]
-    rows, sources = (
-        torch.tensor(column, dtype=torch.long) for column in (zip(*known, strict=True) if known else ((), ()))
-    )
-    weights, before = network.state_dict(), old.state_dict()
-    tables = _item_tables(network)
-    for name, tensor in weights.items():
-        if name in tables:
-            tensor[rows] = before[name][sources]
-        else:
-            tensor.copy_(before[name])
-    network.load_state_dict(weights)
+    before, tables = old.state_dict(), _item_tables(network)
+    of_items = _matched(items, ids)
+    keys, known = network.row_keys, old.row_keys
+    with torch.no_grad():
+        # Parameters alone: what else is kept with them says what the new data are like.
+        for name, parameter in network.named_parameters():
+            if name in tables or name in keys:
+                rows, sources = of_items if name in tables else _matched(keys[name].tolist(), known[name].tolist())
+                parameter[rows] = before[name][sources]
+            else:
+                parameter.copy_(before[name])
+
+
+def _matched(ours: Sequence[object], theirs: Sequence[object]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places ``(n,)`` int64 of what is in both, here and there."""
+    place = {name: row for row, name in enumerate(theirs)}
+    known = [(row, place[name]) for row, name in enumerate(ours) if name in place]
+    rows, sources = zip(*known, strict=True) if known else ((), ())
+    return torch.tensor(rows, dtype=torch.long), torch.tensor(sources, dtype=torch.long)
 
 
 def _item_tables(network: PredictionNetwork) -> set[str]:
@@ -91,7 +97,7 @@ def _item_tables(network: PredictionNetwork) -> set[str]:
     key = "items" if "items" in record else "outcomes"
     with torch.device("meta"):
         grown = network_of({**record, key: network.outcomes + 1}).state_dict()
-    return {name for name, tensor in network.state_dict().items() if grown[name].shape != tensor.shape}
+    return {name for name, tensor in network.named_parameters() if grown[name].shape != tensor.shape}
 
 
 def _shape(network: PredictionNetwork) -> dict[str, object]:
@@ -100,4 +106,7 @@ def _shape(network: PredictionNetwork) -> dict[str, object]:
     record = {key: value for key, value in network.record().items() if key not in free}
     for key in _OF_VALUES & record.keys():
         record[key] = len(record[key]) if isinstance(record[key], list) else 1
+    if network.row_keys:
+        # Their rows are matched too.
+        record["features"] = "some"
     return record

@@ -11,19 +11,34 @@ import torch
 from components.compression.export import export_onnx
 from components.compression.groups import Group
 from components.compression.surgery import kept_count
+from components.data.item_features import ItemFeatures
 from components.networks.building import new_network
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
-from components.tasks.batch import Feed
+from components.tasks.batch import ITEM_FEATURES, Feed
 from components.tasks.next_item import NextItem
 
 ITEMS, LENGTH = 60, 12
 
 
-def shaken_network(items: int = ITEMS, seed: int = 0, **changes: Any) -> PredictionNetwork:
+def item_features(items: int = ITEMS) -> ItemFeatures:
+    """A category and a list of two or fewer of each item, and a number."""
+    random = np.random.default_rng(0)
+    several = random.random((items, 1)) < 0.5
+    rows = np.hstack([random.integers(1, 5, (items, 1)), random.integers(5, 9, (items, 2)), np.full((items, 1), 9)])
+    rows[:, 2:3] *= several
+    shares = np.hstack(
+        [np.ones((items, 1)), np.where(several, 0.5, 1.0), np.where(several, 0.5, 0.0), random.normal(size=(items, 1))]
+    )
+    return ItemFeatures(rows.astype(np.int32), shares.astype(np.float32), np.arange(10))
+
+
+def shaken_network(items: int = ITEMS, seed: int = 0, described: bool = False, **changes: Any) -> PredictionNetwork:
+    """With ``described`` one whose items have :func:`item_features`."""
     shape = {"dim": 16, "blocks": 2, "heads": 2, "ffn_dim": 24, "max_length": LENGTH, "dropout": 0.3, **changes}
     torch.manual_seed(seed)
-    network = new_network(CausalTransformerSettings(**shape), items).eval()
+    sizes = {ITEM_FEATURES: item_features(items)} if described else {}
+    network = new_network(CausalTransformerSettings(**shape), items, sizes).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -79,6 +79,15 @@ def test_every_matrix_is_stored_once(exported: tuple[PredictionNetwork, onnx.Mod
     assert model.opset_import[0].version == 23
 
 
+def test_what_features_add_is_in_the_one_table_and_makes_the_file_no_larger() -> None:
+    plain, described = exported_model(blocks=1), exported_model(blocks=1, described=True)
+    given = [feed(8, LENGTH)]
+    expected = reference_scores(shaken_network(blocks=1, described=True), given, inputs_of)
+    np.testing.assert_allclose(scores_of(described, given), expected, rtol=0, atol=1e-5)
+    assert len(model_bytes(described)) == len(model_bytes(plain))
+    assert [node.op_type for node in described.graph.node] == [node.op_type for node in plain.graph.node]
+
+
 def test_the_same_weights_give_the_same_bytes_that_tell_nothing_of_the_machine() -> None:
     first, second = (model_bytes(export_onnx(shaken_network(blocks=1))) for _ in range(2))
     assert first == second != model_bytes(export_onnx(shaken_network(blocks=1, seed=1)))

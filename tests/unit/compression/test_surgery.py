@@ -17,14 +17,15 @@ def half(network: PredictionNetwork, kind: Kind) -> tuple[list[Group], dict[str,
     return groups, units_to_keep(groups, scores, counts_of(groups, dict.fromkeys(("ffn", "heads", "width"), 0.5)))
 
 
-def test_the_groups_cover_every_weight_of_a_unit() -> None:
-    groups = prunable_groups(shaken_network(tied=False))
+@pytest.mark.parametrize("described", [False, True])
+def test_the_groups_cover_every_weight_of_a_unit(described: bool) -> None:
+    groups = prunable_groups(shaken_network(tied=False, described=described))
     assert [group.name for group in groups] == [
         *("blocks.0.ffn", "blocks.0.heads", "blocks.1.ffn", "blocks.1.heads"),
         "width",
     ]
     cut_along = {(part.parameter, part.axis) for part in groups[-1].slices}
-    for name, parameter in shaken_network(tied=False).named_parameters():
+    for name, parameter in shaken_network(tied=False, described=described).named_parameters():
         for axis, size in enumerate(parameter.shape):
             # 16 is the model width, and also that of q, k and v together, which is the heads' business.
             if size == 16 and not any(part in name for part in ("q.bias", "k.bias", "v.bias")):
@@ -32,10 +33,10 @@ def test_the_groups_cover_every_weight_of_a_unit() -> None:
                 assert ((name, axis) in cut_along) != name.endswith(heads)
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "described"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("kind", ["ffn", "heads", "width"])
-def test_the_smaller_network_is_the_masked_original(kind: Kind, tied: bool) -> None:
-    network = shaken_network(tied=tied, dim=32, heads=4)
+def test_the_smaller_network_is_the_masked_original(kind: Kind, tied: bool, described: bool) -> None:
+    network = shaken_network(tied=tied, described=described, dim=32, heads=4)
     groups, kept = half(network, kind)
     smaller = cut(network, groups, kept)
     assert check_mask_equivalence(network, smaller, groups, kept, INPUTS) < 1e-12

@@ -11,6 +11,7 @@ import yaml
 
 from components.data import rated_movies
 from components.data.ingesting import Ingested, ingest
+from components.data.published import CatalogueEntry, PublishedSet, read_entry
 from components.data.rated_movies import RatedMovies
 from components.errors import DataError, IntegrityError
 from components.settings.labelled_source import RatedMoviesSource
@@ -59,18 +60,30 @@ def wheel_100k() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(("number", "members"), [(0, official_100k()), (1, wheel_100k())])
-def test_both_copies_of_100k_give_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, members: dict[str, bytes]
-) -> None:
-    monkeypatch.setenv("RECSTILL_DOWNLOADS", str(tmp_path))
+def placed(downloads: Path, number: int, members: dict[str, bytes]) -> Path:
+    """The entry of a small archive that was put into the folder of downloads by hand."""
     content = zipped(members)
     record = yaml.safe_load((CATALOGUE / "movielens-100k.yaml").read_text())
     archive = record["archives"][number] | {"sha256": hashlib.sha256(content).hexdigest()}
-    (tmp_path / archive["file"]).write_bytes(content)
-    entry = tmp_path / "entry.yaml"
+    downloads.mkdir(exist_ok=True)
+    (downloads / archive["file"]).write_bytes(content)
+    entry = downloads / "entry.yaml"
     entry.write_text(yaml.safe_dump(record | {"rows": len(RATINGS), "archives": [archive]}))
-    assert rows_of(found_in(entry)) == ROWS
+    return entry
+
+
+@pytest.mark.parametrize(("number", "members"), [(0, official_100k()), (1, wheel_100k())])
+def test_both_copies_of_100k_give_the_same_rows(downloads: Path, number: int, members: dict[str, bytes]) -> None:
+    assert rows_of(found_in(placed(downloads, number, members))) == ROWS
+
+
+@pytest.mark.parametrize(("number", "members"), [(0, official_100k()), (1, wheel_100k())])
+def test_of_movies_alone_there_is_what_is_asked_for(downloads: Path, number: int, members: dict[str, bytes]) -> None:
+    entry = read_entry(placed(downloads, number, members), CatalogueEntry)
+    plain, asked = (next(PublishedSet(entry, features).batches()).rows for features in ((), ("genres", "year")))
+    assert plain.columns == ["user", "item", "timestamp"]
+    known = asked.select("user", "item", "feature.genres", "feature.year").rows()
+    assert known == [(user, item, genres, year) for user, item, *_, genres, year in ROWS]
 
 
 def official_1m(folder: Path) -> None:

@@ -5,9 +5,14 @@ import pytest
 
 from components.errors import DataError
 from components.evaluation.contenders import contenders_of, reference_of, training_seconds
+from components.networks.building import new_network, read_network, write_network
 from components.networks.ensemble import teacher_digest
+from components.settings.network import CausalTransformerSettings
 from components.storage.atomic import write_json
-from components.storage.checkpoints import checkpoint_digest
+from components.storage.checkpoints import WEIGHTS_FILE, checkpoint_digest
+from components.tasks.batch import ITEM_FEATURES
+from tests.unit.compression.shaken import item_features
+from tests.unit.evaluation.tiny_artifacts import MAX_LENGTH, SHAPES
 
 UNTRAINED = {"popularity": "Popularity", "item_knn": "Item-kNN"}
 NAMES = [
@@ -41,6 +46,21 @@ def test_a_teacher_of_one_is_its_own_reference(artifacts: Path, tmp_path: Path) 
     found = contenders_of(tmp_path / "one", UNTRAINED)
     assert "teacher_member" not in [contender.name for contender in found]
     assert reference_of(found).name == "teacher"
+
+
+def test_what_is_folded_away_before_serving_does_not_count(artifacts: Path, tmp_path: Path) -> None:
+    shutil.copytree(artifacts, tmp_path / "described")
+    before = {contender.name: contender for contender in contenders_of(artifacts, UNTRAINED)}
+    for name, (dim, blocks, ffn_dim) in SHAPES.items():
+        items = read_network(artifacts / name).outcomes
+        shape = CausalTransformerSettings(dim=dim, blocks=blocks, ffn_dim=ffn_dim, heads=2, max_length=MAX_LENGTH)
+        network = new_network(shape, items, {ITEM_FEATURES: item_features(items)})
+        write_network(tmp_path / "described" / name, network)
+    for contender in contenders_of(tmp_path / "described", UNTRAINED):
+        assert contender.parameters == before[contender.name].parameters
+        # Names and shapes in the head of the files.
+        assert abs((contender.bytes or 0) - (before[contender.name].bytes or 0)) < 1000
+    assert (tmp_path / "described" / "student" / WEIGHTS_FILE).stat().st_size > 1000 + (before["student"].bytes or 0)
 
 
 def test_training_seconds_are_those_of_the_stages_that_made_it(artifacts: Path) -> None:

@@ -16,8 +16,10 @@ from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings, PerceptronSettings
 from components.settings.quantization import QuantizationAwareSettings, QuantizationSettings, RoundedForm
 from components.settings.training import OptimizationSettings, TrainerSettings
+from components.tasks.batch import ITEM_FEATURES
 from components.tasks.next_item import NextItem
 from components.training.fitting import fit, initial_network
+from tests.unit.compression.shaken import item_features
 from tests.unit.training.test_fitting import same_weights, validation_ndcg
 
 OPTIMIZATION = OptimizationSettings(max_epochs=3, patience=3, batch_size=4, learning_rate=0.02)
@@ -110,6 +112,17 @@ def test_tables_heads_and_linear_layers_are_rounded_and_positions_are_not(
         tables = {"item.weight"} if tied else {"item.weight", "output.weight"}
         assert {name for name, kind in kinds.items() if kind == "table"} == tables
         assert kinds["blocks.0.ffn_in.weight"] == "linear" and "position.weight" not in kinds
+
+
+@pytest.mark.parametrize("form", ["int8_table4", "int4_table2", "int4_product"])
+def test_items_with_features_are_rounded_as_the_one_table_that_is_stored(
+    task: NextItem, shape: CausalTransformerSettings, form: RoundedForm
+) -> None:
+    network = initial_network(shape, task.outcomes, 0, {ITEM_FEATURES: item_features(task.outcomes)}).eval()
+    expected = rounded_copy(network.folded(), form)
+    assert not torch.equal(expected.head, network.head)
+    torch.testing.assert_close(rounded_copy(network, form).head, expected.head, rtol=0, atol=1e-7)
+    assert rounding(form)(network, True).keys() == rounding(form)(network.folded(), True).keys()
 
 
 def test_steps_compute_with_rounded_weights_and_move_the_full_ones(

@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from components.data.dataset import PreparedDataset
+from components.data.item_features import ItemFeatures
 from components.errors import DataError, IntegrityError, SettingsError
 from components.networks.building import new_network, write_network
 from components.networks.contract import PredictionNetwork
@@ -13,6 +15,7 @@ from components.settings.teacher import TeacherSettings
 from components.settings.training import OptimizationSettings, TrainerSettings
 from components.storage.atomic import write_json
 from components.storage.folder_store import FolderStore
+from components.tasks.batch import ITEM_FEATURES
 from components.training.members import TeacherTraining, train_members
 from components.training.teacher_store import fetch_teacher, has_teacher, put_teacher
 from components.training.warm_start import earlier_teacher, start_from
@@ -98,6 +101,29 @@ def test_an_untied_table_of_scores_is_matched_too(store: FolderStore, tmp_path: 
     start_from(started, fetch_teacher(store, teacher_digest(tmp_path / "teacher"), tmp_path / "b"), 0, ITEMS[::-1])
     for table in ("item.weight", "output.weight"):
         assert torch.equal(started.state_dict()[table], old.state_dict()[table].flip(0))
+
+
+def test_rows_of_features_follow_what_they_stand_for_and_items_keep_their_new_features(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    def described(seed: int, rows: list[int], keys: list[int]) -> PredictionNetwork:
+        features = np.array(rows, np.int32)[:, None]
+        torch.manual_seed(seed)
+        found = ItemFeatures(features, np.ones_like(features, np.float32), np.array(keys))
+        return new_network(SHAPE, len(rows), {ITEM_FEATURES: found})
+
+    old = described(0, [0, 1, 2] * 2 + [1, 2], [70, 71, 72])
+    digest = teacher(tmp_path / "teacher", old)
+    put_teacher(store, tmp_path / "teacher", ITEMS)
+    started = described(5, [1, 1, 2], [70, 72, 75, 71])
+    first = started.features.weight.detach().clone()
+    start_from(started, earlier_teacher(digest, 1, tmp_path / "back"), 0, ["new", *ITEMS[:2]])
+    assert torch.equal(started.features.weight[[0, 1, 3]], old.features.weight[[0, 2, 1]])
+    assert torch.equal(started.features.weight[2], first[2])
+    assert started.features.rows.flatten().tolist() == [1, 1, 2]
+    assert torch.equal(started.item.weight[1:], old.item.weight[:2])
+    with pytest.raises(SettingsError, match="features some there and None here"):
+        start_from(network(1), tmp_path / "back", 0, ITEMS)
 
 
 def test_another_shape_or_too_few_members_is_one_clear_error(store: FolderStore, tmp_path: Path) -> None:
