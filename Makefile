@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 SEAWEEDFS := .venv/.seaweedfs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-tasks bench-frontier bench-service bench-audit clean
+.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-tasks bench-frontier frontier-page bench-service bench-audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -47,8 +47,11 @@ bench-losses: $(INSTALLED) ## Measure what each loss does for the student: an ho
 bench-tasks: $(INSTALLED) ## Measure every task's scenario, three seeds (ONLY=binary,digits: some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.tasks
 
-bench-frontier: $(INSTALLED) ## Measure quality against bytes on one data set (DATA=citeulike), three seeds
+bench-frontier: $(INSTALLED) ## Measure quality against bytes and latency on one data set (DATA=citeulike), three seeds
 	OMP_NUM_THREADS=1 DATA=$(or $(DATA),citeulike) $(BIN)/python -m tests.benchmarks.frontier
+
+frontier-page: $(INSTALLED) ## Write docs/frontier.md and its plots from the stored results
+	$(BIN)/python -m tests.benchmarks.frontier.page
 
 bench-service: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Measure the service, and the way from new data to it (ten minutes)
 	test -n "$(PACKAGE)" || $(BIN)/recstill run movielens

@@ -19,6 +19,8 @@ _COMPARED: dict[str, tuple[str, tuple[VariantName, ...]]] = {
     "student": ("student", ("fp32", "int8_table8")),
     "teacher_member": ("teacher/member-0", ("fp32", "int8_table8", "int8_table4")),
 }
+# Of few bits a large network loses less than a small one: where they are asked for, the teacher has them too.
+_FEW_BITS: tuple[VariantName, ...] = ("int4_table2", "int4_product")
 
 
 def work(workspace: Workspace) -> None:
@@ -29,6 +31,7 @@ def work(workspace: Workspace) -> None:
     whole = open_task(workspace.value("task"), workspace.artifacts / "dataset")
     entries, overlaps, sizes = [], {}, {}
     with new_folder(workspace.artifacts / "quantized") as folder:
+        few = tuple(form for form in _FEW_BITS if form in settings.variants)
         for made_from, (place, forms) in {"pruned": ("pruned", settings.variants), **_COMPARED}.items():
             checkpoint = workspace.artifacts / place
             network = read_network(checkpoint)
@@ -40,7 +43,7 @@ def work(workspace: Workspace) -> None:
             for variant, overlap in write_variants(
                 folder,
                 network,
-                forms,
+                (*forms, *few) if made_from == "teacher_member" else forms,
                 settings,
                 calibration,
                 task=task,

@@ -1,8 +1,9 @@
-"""Quality against bytes on one data set: ``make bench-frontier DATA=citeulike``.
+"""Quality against bytes and latency on one data set: ``make bench-frontier DATA=citeulike``.
 
-``SEEDS=0`` takes one seed, ``POINTS=d20,d32`` some of the points (figures are then printed of what is there). Runs and
-results are kept in ``.recstill/benchmarks/frontier``; an interrupted call goes on where it stopped. Quality is the mean
-over the seeds with a 95 % interval by bootstrap over the test users.
+``SEEDS=0`` takes one seed, ``POINTS=d20,d32`` some of the points (figures are then not printed). Runs and results are
+kept in ``.recstill/benchmarks/frontier``; an interrupted call goes on where it stopped. Quality is the mean over the
+seeds with a 95 % interval by bootstrap over the test users. With all points the results are also written to
+``docs/frontier/<data>.json``, from which ``make frontier-page`` writes the page.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 
 from tests.benchmarks.frontier import citeulike
 from tests.benchmarks.frontier.points import ROOT, judged, points_of, told
+from tests.benchmarks.frontier.stored import rows_of, write_stored
 
-FRONTIERS = {module.FRONTIER.scenario: module.FRONTIER for module in (citeulike,)}
+FRONTIERS = {module.FRONTIER.data: module.FRONTIER for module in (citeulike,)}
 FOLDER = ROOT / ".recstill" / "benchmarks" / "frontier"
 SEEDS = tuple(int(seed) for seed in os.environ.get("SEEDS", "0,1,2").split(","))
 
@@ -28,6 +30,7 @@ def main() -> None:
     print(f"\n{name}, seeds {', '.join(map(str, SEEDS))}", told(found), sep="\n")
     if len(points) < len(frontier.points):
         return
+    print(f"\nkept in {write_stored(rows_of(frontier, found)).relative_to(ROOT)}")
     figures = frontier.figures(found)
     print("", *(figure.told() for figure in figures), "", *figures, sep="\n")
 

@@ -1,4 +1,4 @@
-"""Points of a frontier of quality against bytes: a scenario with some changes, run whole, and what came of it.
+"""Points of a frontier of quality against costs: a scenario with some changes, run whole, and what came of it.
 
 Each seed has one clone of this checkout, in which one point is run after the other: the teacher and its soft labels are
 made once, since nothing of them changes. What was found is kept, so that an interrupted call goes on where it stopped.
@@ -6,19 +6,20 @@ made once, since nothing of them changes. What was found is kept, so that an int
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from components.evaluation.comparison import paired_bootstrap
-from components.evaluation.contenders import Contender, contenders_of
+from components.evaluation.comparison import Comparison, paired_bootstrap
+from components.evaluation.contenders import Contender, contenders_of, reference_of
 from components.evaluation.scoring import network_scorer, onnx_scorer
 from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
@@ -29,6 +30,10 @@ from tests.benchmarks.figures import Figure
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 SAMPLES = 4000
+TEACHER = "teacher"
+Curve = Literal["teacher", "without_teacher", "distilled", "quantized", "distilled_quantized", "all"]
+# The student trained without a teacher is the same network, and is exported to the same graph.
+_COSTS_OF = {"baseline": "student.fp32"}
 
 
 class Point(NamedTuple):
@@ -37,26 +42,44 @@ class Point(NamedTuple):
     Attributes:
         name: Unique in the frontier.
         changes: ``key=value`` assignments below ``scenarios.<scenario>``.
-        contenders: Of the run, which of them are judged.
+        contenders: Of the run, which of them are judged, and on which curve each lies.
     """
 
     name: str
     changes: tuple[str, ...]
-    contenders: tuple[str, ...]
+    contenders: Mapping[str, Curve]
 
 
 class Frontier(NamedTuple):
     """What is measured on one data set.
 
     Attributes:
+        data: Its name, as in ``DATA=``.
         scenario: Which one is run.
-        points: In the order in which they are run.
+        changes: Made before every point, beside its own.
+        points: In the order in which they are run. The first one judges the teacher.
         figures: From all that was judged to what is printed.
     """
 
+    data: str
     scenario: str
+    changes: tuple[str, ...]
     points: tuple[Point, ...]
     figures: Callable[[Sequence[Judged]], list[Figure]]
+
+
+class Costs(NamedTuple):
+    """What a contender costs.
+
+    Attributes:
+        bytes: Of the weights or of the ONNX file.
+        row_bytes: Of one row of the item table, scales included.
+        latency_ratio: Median latency at batch 1 as a share of one teacher member's in torch eager, in the same run.
+    """
+
+    bytes: int
+    row_bytes: float
+    latency_ratio: float
 
 
 @dataclass(frozen=True)
@@ -66,22 +89,26 @@ class Judged:
     Attributes:
         point: Its name.
         seed: Of its trainings.
+        commit: Of the code that ran.
+        command: What ran.
+        measure: Title of the primary measure.
         users: ``(T,)``, what the bootstrap draws.
         values: The primary measure of each test point by contender.
-        bytes: Of the weights or of the ONNX file, by contender.
-        row_bytes: The same of an item's row.
+        costs: By contender.
     """
 
     point: str
     seed: int
+    commit: str
+    command: str
+    measure: str
     users: np.ndarray
     values: dict[str, np.ndarray]
-    bytes: dict[str, int]
-    row_bytes: dict[str, float]
+    costs: dict[str, Costs]
 
 
 def judged(frontier: Frontier, point: Point, seed: int, folder: Path) -> Judged:
-    """Run a point, unless it has been run; with other code it is run again, as far as that changes anything.
+    """Run a point, unless it has been run as it is now; other code runs it again, as far as that changes anything.
 
     Args:
         frontier: Of which it is.
@@ -89,98 +116,125 @@ def judged(frontier: Frontier, point: Point, seed: int, folder: Path) -> Judged:
         seed: Of its trainings.
         folder: Where clones and results are kept.
     """
-    kept = folder / f"{frontier.scenario}-{seed}-{point.name}"
-    head = _git(ROOT, "rev-parse", "HEAD")
-    if not (kept / "result.json").is_file() or read_json(kept / "result.json")["commit"] != head:
-        _run(frontier, point, seed, folder / f"{frontier.scenario}-{seed}")
-        _keep(kept, folder / f"{frontier.scenario}-{seed}" / "artifacts" / frontier.scenario, point, head)
+    kept, root = folder / f"{frontier.data}-{seed}-{point.name}", folder / f"{frontier.data}-{seed}"
+    command = ["recstill", "run", frontier.scenario]
+    for change in (f"seed={seed}", *frontier.changes, *point.changes):
+        command += ["--set", f"scenarios.{frontier.scenario}.{change}"]
+    made_from = {"commit": _git(ROOT, "rev-parse", "HEAD"), "command": shlex.join(command)}
+    wanted = {**made_from, "contenders": sorted(point.contenders)}
+    if not (kept / "result.json").is_file() or read_json(kept / "result.json")["made_from"] != wanted:
+        _run(command, root)
+        _keep(kept, root / "artifacts" / frontier.scenario, point, wanted)
     record, arrays = read_json(kept / "result.json"), np.load(kept / "values.npz")
-    values = {name: arrays[name] for name in point.contenders}
-    return Judged(point.name, seed, arrays["users"], values, record["bytes"], record["row_bytes"])
+    return Judged(
+        point=point.name,
+        seed=seed,
+        **made_from,
+        measure=record["measure"],
+        users=arrays["users"],
+        values={name: arrays[name] for name in point.contenders},
+        costs={name: Costs(*costs) for name, costs in record["costs"].items()},
+    )
 
 
 def level(name: str, found: Sequence[Judged], point: str, contender: str) -> Figure:
     """The primary measure, the mean over the seeds; the interval is of the test points."""
-    values, users = _mean(found, point, contender)
-    return _figure(name, values, np.zeros_like(values), users)
+    values, users = mean_over_seeds(found, point, contender)
+    return Figure(name, *compared(values, np.zeros_like(values), users).difference)
 
 
 def difference(name: str, found: Sequence[Judged], one: tuple[str, str], other: tuple[str, str]) -> Figure:
     """The primary measure of one point's contender above that of another, on the same test points."""
-    values, users = _mean(found, *one)
-    return _figure(name, values, _mean(found, *other)[0], users)
+    values, users = mean_over_seeds(found, *one)
+    return Figure(name, *compared(values, mean_over_seeds(found, *other)[0], users).difference)
 
 
-def _mean(found: Sequence[Judged], point: str, contender: str) -> tuple[np.ndarray, np.ndarray]:
+def mean_over_seeds(found: Sequence[Judged], point: str, contender: str) -> tuple[np.ndarray, np.ndarray]:
+    """The primary measure of each test point ``(T,)``, and its user ``(T,)``."""
     mine = [one for one in found if one.point == point]
     return np.mean([one.values[contender] for one in mine], axis=0), mine[0].users
 
 
-def _figure(name: str, values: np.ndarray, reference: np.ndarray, users: np.ndarray) -> Figure:
-    return Figure(name, *paired_bootstrap({name: values}, reference, users, samples=SAMPLES, seed=0)[name].difference)
-
-
-def _run(frontier: Frontier, point: Point, seed: int, root: Path) -> None:
-    if not root.is_dir():
-        subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
-    _git(root, "fetch", "-q", "origin")
-    _git(root, "reset", "-q", "--hard", _git(ROOT, "rev-parse", "HEAD"))
-    changes = [f"scenarios.{frontier.scenario}.{change}" for change in (f"seed={seed}", *point.changes)]
-    command = [str(BIN / "recstill"), "run", frontier.scenario]
-    command += [word for change in changes for word in ("--set", change)]
-    if subprocess.run(command, cwd=root, check=False).returncode:
-        raise SystemExit(f"{' '.join(command)} failed in {root}")
-
-
-def _keep(kept: Path, artifacts: Path, point: Point, commit: str) -> None:
-    task = open_task(read_json(artifacts / "package" / "package.json")["task"], artifacts / "dataset")
-    found: dict[str, Contender] = {one.name: one for one in contenders_of(artifacts, {})}
-    values, sizes, row_bytes = {}, {}, {}
-    users = np.zeros(0, np.int64)
-    for name in point.contenders:
-        one = found[name]
-        assert one.path is not None
-        if one.runtime == "onnx":
-            scorer = onnx_scorer(one.path)
-            row_bytes[name] = _row_bytes(one.path, task.outcomes)
-        else:
-            network = (read_teacher if one.runtime == "teacher" else read_network)(one.path)
-            scorer = network_scorer(network)
-            row_bytes[name] = sum(
-                part.numel() * part.element_size() / task.outcomes
-                for part in network.parameters()
-                if len(part) == task.outcomes
-            )
-        judgement = task.judge(scorer, task.reading(one.max_length).evaluation_batches("test", 256))
-        values[name], users, sizes[name] = judgement.values, judgement.users, int(one.bytes or 0)
-    with new_folder(kept) as made:
-        np.savez(made / "values.npz", users=users, **values)
-        write_json(made / "result.json", {"commit": commit, "bytes": sizes, "row_bytes": row_bytes})
-
-
-def _row_bytes(path: Path, rows: int) -> float:
-    """What an ONNX file stores for each row of a table, scales included."""
-    tensors = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
-    return sum(tensor.nbytes / rows for tensor in tensors if tensor.ndim and len(tensor) == rows)
-
-
-def _git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+def compared(values: np.ndarray, reference: np.ndarray, users: np.ndarray) -> Comparison:
+    """Difference and share, each with its interval."""
+    return paired_bootstrap({"": values}, reference, users, samples=SAMPLES, seed=0)[""]
 
 
 def points_of(frontier: Frontier, only: Sequence[str]) -> list[Point]:
-    """All points, or some of them by name."""
+    """All points, or some of them by name.
+
+    Raises:
+        SystemExit: There is none of that name.
+    """
+    names = [point.name for point in frontier.points]
+    if unknown := sorted({*only} - {*names}):
+        raise SystemExit(f"POINTS: {frontier.data} has no {', '.join(unknown)}; it has {', '.join(names)}")
     return [point for point in frontier.points if not only or point.name in only]
 
 
 def told(found: Sequence[Judged]) -> str:
-    """A line a contender of each point: quality, bytes a row."""
+    """A line a contender of each point: quality, bytes, latency."""
     lines = []
     for name in dict.fromkeys(one.point for one in found):
         mine = [one for one in found if one.point == name]
-        for contender in mine[0].values:
+        for contender, costs in mine[0].costs.items():
             means = [float(one.values[contender].mean()) for one in mine]
-            cost = f"{mine[0].row_bytes[contender]:.1f} bytes a row, {mine[0].bytes[contender]:,} in all"
+            cost = f"{costs.row_bytes:.1f} bytes a row, {costs.bytes:,} in all, latency {costs.latency_ratio:.3f}"
             seeds = ", ".join(f"{mean:.4f}" for mean in means)
-            lines.append(f"{name:<6} {contender:<28} {np.mean(means):.4f}  seeds {seeds}  {cost}")
+            lines.append(f"{name:<14} {contender:<28} {np.mean(means):.4f}  seeds {seeds}  {cost}")
     return "\n".join(lines)
+
+
+def _run(command: Sequence[str], root: Path) -> None:
+    if not root.is_dir():
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(root)], check=True)
+    _git(root, "fetch", "-q", "origin")
+    _git(root, "reset", "-q", "--hard", _git(ROOT, "rev-parse", "HEAD"))
+    if subprocess.run([str(BIN / command[0]), *command[1:]], cwd=root, check=False).returncode:
+        raise SystemExit(f"{' '.join(command)} failed in {root}")
+
+
+def _keep(kept: Path, artifacts: Path, point: Point, made_from: dict[str, Any]) -> None:
+    task = open_task(read_json(artifacts / "package" / "package.json")["task"], artifacts / "dataset")
+    all_of_them = contenders_of(artifacts, {})
+    found = {one.name: one for one in all_of_them}
+    timed = read_json(artifacts / "report" / "metrics.json")["contenders"]
+    reference = timed[reference_of(all_of_them).name]["p50_ms"]
+    values, costs = {}, {}
+    users = np.zeros(0, np.int64)
+    for name in point.contenders:
+        judgement = task.judge(
+            _scorer(found[name]), task.reading(found[name].max_length).evaluation_batches("test", 256)
+        )
+        values[name], users = judgement.values, judgement.users
+        paid = found[_COSTS_OF.get(name, name)]
+        costs[name] = Costs(
+            int(paid.bytes or 0), _row_bytes(paid, task.outcomes), timed[paid.name]["p50_ms"] / reference
+        )
+    with new_folder(kept) as made:
+        np.savez(made / "values.npz", users=users, **values)
+        record = {"made_from": made_from, "measure": task.primary.title, "costs": costs}
+        write_json(made / "result.json", record)
+
+
+def _scorer(contender: Contender) -> Any:
+    assert contender.path is not None
+    if contender.runtime == "onnx":
+        return onnx_scorer(contender.path)
+    return network_scorer((read_teacher if contender.runtime == "teacher" else read_network)(contender.path))
+
+
+def _row_bytes(contender: Contender, rows: int) -> float:
+    """What is stored for each row of the item table, scales included."""
+    assert contender.path is not None
+    if contender.runtime == "onnx":
+        graph = onnx.load(contender.path).graph
+        stored = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    else:
+        network = (read_teacher if contender.runtime == "teacher" else read_network)(contender.path)
+        stored = [parameter.detach().numpy() for parameter in network.parameters()]
+    return float(sum(array.nbytes / rows for array in stored if array.ndim and len(array) == rows))
+
+
+def _git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
