@@ -87,7 +87,7 @@ def page(stored: Sequence[Stored]) -> str:
 
 
 def plot(stored: Stored, cost: str, label: str, of: Callable[[Row], float], published: Sequence[Published]) -> str:
-    """Quality against a cost, one line a curve: an SVG file.
+    """Quality against a cost, an SVG file: the points of each curve, and a line through those that none of them beats.
 
     Args:
         stored: Whose rows.
@@ -111,11 +111,13 @@ def plot(stored: Stored, cost: str, label: str, of: Callable[[Row], float], publ
                 color=_COLORS[curve],
                 marker=_MARKERS[curve],
                 markersize=11 if curve == "teacher" else 5.5,
-                linewidth=1.2,
+                linestyle="",
                 elinewidth=0.7,
                 capsize=2,
                 label=title,
             )
+            best = [row for row, value in zip(rows, values, strict=True) if value == max(_up_to(row, rows, of))]
+            axes.plot([of(row) for row in best], [row.quality[0] for row in best], color=_COLORS[curve], linewidth=1.2)
         for one in published:
             if one.bytes is None:
                 axes.axhline(one.quality, color=_INK, linewidth=0.9, linestyle=":", label=f"published: {one.name}")
@@ -128,6 +130,11 @@ def plot(stored: Stored, cost: str, label: str, of: Callable[[Row], float], publ
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, handletextpad=0.4)
         figure.tight_layout()
         return svg_of(figure, f"frontier-{stored.data}-{cost}").replace("currentColor", _INK) + "\n"
+
+
+def _up_to(row: Row, rows: Sequence[Row], of: Callable[[Row], float]) -> list[float]:
+    """Qualities of all that costs no more."""
+    return [other.quality[0] for other in rows if of(other) <= of(row)]
 
 
 def _line(row: Row) -> str:
