@@ -15,6 +15,7 @@ import typer
 from components.errors import RecstillError
 from flows import (
     audit_cli,
+    batch_cli,
     deploy_cli,
     diff_cli,
     erase_cli,
@@ -154,6 +155,7 @@ def predict(
 
 
 for commands in (
+    batch_cli,
     retrain_cli,
     deploy_cli,
     serving_cli,

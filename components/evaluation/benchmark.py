@@ -25,8 +25,9 @@ from safetensors.numpy import save_file
 from components.errors import RecstillError
 from components.evaluation import benchmark_worker
 
-Runtime = Literal["onnx", "network", "teacher"]
-"""``onnx``: a file in ONNX Runtime. ``network``, ``teacher``: a checkpoint's or a teacher's folder in torch, eager."""
+Runtime = Literal["onnx", "openvino", "network", "teacher"]
+"""``onnx``: a file in ONNX Runtime. ``openvino``: a folder of OpenVINO's. ``network``, ``teacher``: a checkpoint's or a
+teacher's folder in torch, eager."""
 ROUNDS = 6
 BATCH_ROUNDS = 2
 BATCH = 64

@@ -31,7 +31,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     tensors = load_file(requests)
-    run, part = (_onnx(path), "feed") if kind == "onnx" else (_torch(kind, path), "input")
+    part = "feed" if kind in _FED else "input"
+    run = _FED[kind](path) if kind in _FED else _torch(kind, path)
     prepared = {group: _requests(tensors, group, part, kind) for group in ("single", "batch")}
     gc.collect()
     gc.disable()
@@ -83,6 +84,12 @@ def _onnx(path: Path) -> Callable[[Any], object]:
     return found
 
 
+def _openvino(path: Path) -> Callable[[Any], object]:
+    from components.compression.openvino_runtime import compiled_folder
+
+    return compiled_folder(path)
+
+
 def _torch(kind: str, path: Path) -> Callable[[Any], object]:
     import torch
 
@@ -96,18 +103,22 @@ def _torch(kind: str, path: Path) -> Callable[[Any], object]:
 
 
 def _requests(tensors: dict[str, Any], group: str, part: str, kind: str) -> list[Any]:
-    """The requests of a group: for ONNX a feed by input name, for torch the inputs in order."""
+    """The requests of a group: a feed by input name, for torch the inputs in order."""
     found: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         of_group, number, of_part, key = name.split(".")
         if (of_group, of_part) == (group, part):
             found.setdefault(int(number), {})[key] = tensor
     feeds = [found[number] for number in sorted(found)]
-    if kind == "onnx":
+    if kind in _FED:
         return feeds
     import torch
 
     return [tuple(torch.from_numpy(feed[key]) for key in sorted(feed, key=int)) for feed in feeds]
+
+
+# Runtimes that take a feed; the others are torch's.
+_FED: dict[str, Callable[[Path], Callable[[Any], object]]] = {"onnx": _onnx, "openvino": _openvino}
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ class QuantizationSettings(Settings):
     search: SearchSettings = SearchSettings()
     """The index of ``int8_index8``."""
 
+    openvino: bool = False
+    """Also write the pruned student in OpenVINO's int8 form, for scoring in batches. Needs the extra ``openvino``."""
+
     @field_validator("table_block")
     @classmethod
     def _power_of_two(cls, value: int) -> int:

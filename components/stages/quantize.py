@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from components.compression.openvino_form import write_openvino
+from components.compression.openvino_runtime import library
 from components.compression.variants import write_variants
 from components.networks.building import read_network
 from components.settings.quantization import QuantizationSettings, VariantName
@@ -28,6 +30,8 @@ def work(workspace: Workspace) -> None:
     torch.set_num_threads(threads_per_network())
     started = time.monotonic()
     settings = workspace.settings("quantization", QuantizationSettings)
+    if settings.openvino:
+        library("openvino"), library("nncf")  # told before the work, not after it
     whole = open_task(workspace.value("task"), workspace.artifacts / "dataset")
     entries, overlaps, sizes = [], {}, {}
     with new_folder(workspace.artifacts / "quantized") as folder:
@@ -56,6 +60,14 @@ def work(workspace: Workspace) -> None:
                 )
                 entries.append(variant)
                 overlaps[variant.name], sizes[variant.name] = overlap, variant.bytes
+            if made_from == "pruned" and settings.openvino:
+                (folder / "openvino").mkdir()
+                overlap = write_openvino(
+                    folder / "openvino", network, calibration, task=task, from_digest=checkpoint_digest(checkpoint)
+                )
+                size = sum(path.stat().st_size for path in (folder / "openvino").iterdir())
+                print(f"{'openvino':32} {size:>12,} bytes   top-{task.best_of} as in torch {overlap:7.2%}", flush=True)
+                overlaps["openvino"], sizes["openvino"] = overlap, size
         entries.sort(key=lambda variant: variant.name)
         write_json(folder / "variants.json", {"variants": [variant.record() for variant in entries]})
     workspace.write_metrics("quantize", {"bytes": sizes, f"top{whole.best_of}_overlap": overlaps}, started)

@@ -27,6 +27,11 @@ LENGTH = 200
 def read(path: Path) -> PreparedDataset:
     """Leave one out, in the order of the file."""
     table = pl.read_csv(path, separator=" ", has_header=False, new_columns=["user", "item"])
+    return leave_one_out(table, path.parent)
+
+
+def leave_one_out(table: pl.DataFrame, folder: Path) -> PreparedDataset:
+    """Users and items of a table, a row an event, each user's in the order of time; the last two are held out."""
     user = table["user"].rank("dense").to_numpy() - 1
     item = (table["item"].rank("dense").to_numpy() - 1).astype(np.int32)
     order = np.argsort(user, kind="stable")
@@ -41,7 +46,7 @@ def read(path: Path) -> PreparedDataset:
     timestamp = np.arange(len(item), dtype=np.int64)
     digest = content_digest(item, timestamp, split, offsets, [])
     record = {"digest": digest, "items": int(item.max()) + 1, "points": int(predicted.sum())}
-    return PreparedDataset(record, item, timestamp, split, offsets, point, path.parent)
+    return PreparedDataset(record, item, timestamp, split, offsets, point, folder)
 
 
 def cpu_seconds() -> float:

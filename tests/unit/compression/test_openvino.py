@@ -1,0 +1,62 @@
+"""The form for batches. What needs the extra ``openvino`` runs where it is installed."""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.compression.openvino_form import write_openvino
+from components.compression.openvino_runtime import compiled, compiled_folder, library
+from components.compression.variants import reference_scores
+from components.data.dataset import PreparedDataset
+from components.errors import IntegrityError, RecstillError
+from components.storage.digests import file_digest
+from components.tasks.building import task_of
+from tests.unit.compression.shaken import shaken_network
+
+installed = pytest.mark.skipif(find_spec("openvino") is None or find_spec("nncf") is None, reason="needs the extra")
+
+
+@pytest.mark.parametrize("name", ["openvino", "nncf"])
+def test_without_the_extra_it_is_told_which_one_is_missing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RecstillError, match=rf"{name} is not installed: .* the extra `openvino`\n .*pip install"):
+        library(name)
+
+
+@installed
+def test_scores_are_nearly_those_of_torch_and_do_not_hang_on_neighbours(
+    prepared: PreparedDataset, tmp_path: Path
+) -> None:
+    task = task_of("next_item", prepared, 8)
+    network = shaken_network(prepared.items, max_length=8, dim=32)
+    feeds = task.calibration(64, seed=0)
+    overlap = write_openvino(tmp_path, network, feeds, task=task, from_digest="d")
+    assert overlap > 0.9
+    record = json.loads((tmp_path / "openvino.json").read_text())
+    assert record["from_digest"] == "d"
+    assert {name: entry["sha256"] for name, entry in record["files"].items()} == {
+        name: file_digest(tmp_path / name) for name in ("model.xml", "model.bin")
+    }
+    run = compiled_folder(tmp_path)
+    whole = np.concatenate([run(feed).copy() for feed in feeds])
+    expected = reference_scores(network, feeds, task.inputs_of)
+    assert np.abs(whole - expected).mean() < 0.05 * expected.std()
+    for row in range(0, len(feeds[0]["length"]), 7):
+        alone = run({name: values[row : row + 1] for name, values in feeds[0].items()})
+        np.testing.assert_allclose(alone[0], whole[row], rtol=0, atol=1e-4)
+
+    again = tmp_path / "again"
+    again.mkdir()
+    write_openvino(again, network, feeds, task=task, from_digest="d")
+    for name in ("model.bin", "model.xml"):
+        assert (again / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+@installed
+def test_a_damaged_graph_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="OpenVINO cannot load the model"):
+        compiled(b"<net", b"")
