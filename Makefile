@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 SEAWEEDFS := .venv/.seaweedfs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-tasks bench-frontier frontier-page bench-serving bench-service bench-audit clean
+.PHONY: help run test test-stack lint format status stage-deps lock bench-main-job bench-soft-labels bench-losses bench-tasks bench-frontier frontier-page bench-large-catalogue bench-serving bench-service bench-audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench-serving: $(INSTALLED) ## Measure serving against torch: latency, throughpu
 	$(BIN)/python -c 'import nncf, openvino' 2>/dev/null \
 	  || $(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[openvino]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving
+
+bench-large-catalogue: $(INSTALLED) ## Measure encoder and index over a million items (ITEMS=100000: fewer), some minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.large_catalogue
 
 bench-service: $(INSTALLED) $(SEAWEEDFS) stack-programs ## Measure the service, and the way from new data to it (ten minutes)
 	test -n "$(PACKAGE)" || $(BIN)/recstill run movielens

@@ -65,7 +65,7 @@ def _vectors(graph: onnx.GraphProto, product: onnx.NodeProto) -> np.ndarray:
             return array(graph, turned.input[0])
     raise CompressionError(
         "the network's scores are no products of a user's vector with the items' vectors: they cannot be searched for",
-        "Take int8_index8 out of quantization.variants.",
+        "Take int8_index out of quantization.variants.",
     )
 
 

@@ -1,9 +1,9 @@
 """A faiss index over the vectors of a catalogue: which items have the greatest inner product with a user's vector.
 
-A value of a vector takes eight bits. ``exact`` reads the codes of all items. ``ivf`` reads those of the lists whose
-centroids are nearest in direction (Sivic and Zisserman, "Video Google", ICCV 2003). ``hnsw`` follows a graph of
-neighbours (Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
-Small World graphs", TPAMI 2020). How far the last two look is their effort, which the file of an index holds.
+A value of a vector takes 8 or 16 bits. ``exact`` reads the codes of all items. ``ivf`` reads those of the lists whose
+centroids have the greatest product with it (Sivic and Zisserman, "Video Google", ICCV 2003). ``hnsw`` follows a graph
+of neighbours (Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
+Navigable Small World graphs", TPAMI 2020). How far the last two look is their effort, which the file of an index holds.
 
 No torch is needed for it: what serves a package searches with this module.
 """
@@ -25,6 +25,7 @@ from components.tasks.answering import Found
 INDEX_KEY = "recstill.index"
 """In the metadata of a model that searches by an index: the SHA-256 of it. So the model's digest is that of both."""
 Kind = Literal["exact", "ivf", "hnsw"]
+Bits = Literal[8, 16]
 _LISTS = 4  # Times the root of the number of items, as faiss's guidelines say.
 _LEAST_IN_A_LIST = 39  # With fewer vectors a list faiss warns that centroids mean little.
 _TRAINED_ON_A_LIST = 64
@@ -51,13 +52,14 @@ class ItemIndex:
             self.kind = "exact"
 
     @classmethod
-    def built(cls, vectors: np.ndarray, kind: Kind) -> ItemIndex:
+    def built(cls, vectors: np.ndarray, kind: Kind, bits: Bits = 8) -> ItemIndex:
         """Index a catalogue, in one thread and with a fixed seed: the same vectors give the same bytes on processors
         of one kind.
 
         Args:
             vectors: ``(K, dim)`` float32.
             kind: Of the index.
+            bits: Of a value: 8, evenly between the least and the greatest of its dimension, or 16, as half precision.
 
         Raises:
             SettingsError: The library faiss is not installed.
@@ -66,18 +68,28 @@ class ItemIndex:
         faiss.omp_set_num_threads(1)
         items, dim = vectors.shape
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        codes, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+        codes = faiss.ScalarQuantizer.QT_8bit if bits == 8 else faiss.ScalarQuantizer.QT_fp16
+        metric = faiss.METRIC_INNER_PRODUCT
         if kind == "exact":
             index = faiss.IndexScalarQuantizer(dim, codes, metric)
         elif kind == "ivf":
-            centroids = faiss.IndexFlatIP(dim)
-            index = faiss.IndexIVFScalarQuantizer(centroids, dim, lists_of(items), codes, metric, True)
-            index.cp.seed, index.cp.max_points_per_centroid = 0, _TRAINED_ON_A_LIST
+            # Items go to the nearest centroid, so that a list holds items that are alike in length too; by direction
+            # alone, as faiss does it for inner products, half as many lists again have to be read.
+            nearest = faiss.IndexFlatL2(dim)
+            index = faiss.IndexIVFScalarQuantizer(nearest, dim, lists_of(items), codes, metric, False)
+            index.cp.seed, index.cp.spherical = 0, False
+            index.cp.max_points_per_centroid = _TRAINED_ON_A_LIST
         else:
             index = faiss.IndexHNSWSQ(dim, codes, _NEIGHBOURS, metric)
             index.hnsw.efConstruction = _NEIGHBOURS_SOUGHT
         index.train(vectors)
         index.add(vectors)
+        if kind == "ivf":
+            # A search looks for the lists as it looks for items: by the inner product.
+            greatest = faiss.IndexFlatIP(dim)
+            greatest.add(nearest.reconstruct_n(0, nearest.ntotal))
+            greatest.this.disown()  # it is the index's from here on, and freed with it
+            index.quantizer, index.own_fields = greatest, True
         return cls(index)
 
     @classmethod

@@ -51,7 +51,7 @@ BITS: dict[GraphForm, Bits] = {
 
 def bits_of(form: VariantName, settings: QuantizationSettings) -> Bits:
     """Bits of a variant; of a product-quantized table, those of its codes."""
-    if form == "int8_index8":
+    if form == "int8_index":
         return Bits(8, 8, 8)
     return BITS[form]._replace(table=8 // settings.product_width) if form == "int4_product" else BITS[form]
 

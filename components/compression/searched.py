@@ -14,7 +14,7 @@ import onnxruntime
 
 from components.compression.encoder import split_at_head
 from components.compression.export import model_bytes
-from components.compression.item_index import INDEX_KEY, ItemIndex, Kind, exact_search
+from components.compression.item_index import INDEX_KEY, Bits, ItemIndex, Kind, exact_search
 from components.compression.quantization import quantized
 from components.errors import CompressionError
 from components.settings.quantization import GraphForm, QuantizationSettings, SearchSettings
@@ -34,12 +34,14 @@ class Searched:
     Attributes:
         encoder: Its metadata name the index.
         index: The effort that reaches the recall is set.
+        bits: Of a value in it.
         recall: Share of the items of an answer that the index found.
         histories: Validation histories on which that was measured.
     """
 
     encoder: onnx.ModelProto
     index: ItemIndex
+    bits: Bits
     recall: float
     histories: int
 
@@ -70,19 +72,24 @@ def searched(
     if not issubclass(answering_of(task.name), Retrieving):
         raise CompressionError(
             f"the task {task.name!r} does not answer with the best of a catalogue: there is nothing to search for",
-            "Take int8_index8 out of quantization.variants.",
+            "Take int8_index out of quantization.variants.",
         )
     encoder, vectors = split_at_head(model)
     encoder = quantized(encoder, _FORM, settings, calibration)
-    index = ItemIndex.built(vectors, kind_of(settings.search, len(vectors)))
     asked = list(_asked(task, settings.search.histories))
     queries = vectors_of(encoder, [one.feed for one in asked])
     seen = [one.seen for one in asked]
     best = exact_answers(vectors, queries, seen, task.best_of)
-    recall = _set_effort(index, queries, seen, best, settings.search.recall)
+    kind, search = kind_of(settings.search, len(vectors)), settings.search
+    bits: Bits = 16 if search.bits == "by_recall" else search.bits
+    if search.bits == "by_recall":
+        least = search.recall if kind == "exact" else (1 + search.recall) / 2
+        bits = 8 if recall_of(ItemIndex.built(vectors, "exact"), queries, seen, best) >= least else 16
+    index = ItemIndex.built(vectors, kind, bits)
+    recall = _set_effort(index, queries, seen, best, search.recall)
     digest = hashlib.sha256(index.content()).hexdigest()
     onnx.helper.set_model_props(encoder, {INDEX_KEY: digest})
-    return Searched(encoder, index, recall, len(asked))
+    return Searched(encoder, index, bits, recall, len(asked))
 
 
 def kind_of(settings: SearchSettings, items: int) -> Kind:
@@ -145,7 +152,7 @@ def _set_effort(
     raise CompressionError(
         f"the index ({index.kind}, {index.items:,} items) finds {recall:.4f} of the {len(best[0])} best items{looked}, "
         f"on {len(queries)} validation histories; quantization.search.recall asks for {target}",
-        "Lower quantization.search.recall, take another quantization.search.index, or take int8_index8 out of "
+        "Lower quantization.search.recall, take another quantization.search.index, or take int8_index out of "
         "quantization.variants.",
     )
 

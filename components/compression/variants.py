@@ -37,6 +37,7 @@ class VariantIndex:
         bytes: Its size.
         sha256: Of its bytes.
         kind: ``exact``, ``ivf`` or ``hnsw``.
+        bits: Of a value of an item's vector.
         effort: Lists that are read, or candidates that are kept, for the recall; 0 of an exact one.
         recall: Share of the items of exact answers that it finds, on validation histories.
         recall_of: Items of such an answer.
@@ -47,6 +48,7 @@ class VariantIndex:
     bytes: int
     sha256: str
     kind: Kind
+    bits: int
     effort: int
     recall: float
     recall_of: int
@@ -125,7 +127,7 @@ def write_variants(
     for form in forms:
         name = f"{made_from}.{form}"
         path, index = folder / f"{name}.onnx", None
-        if form == "int8_index8":
+        if form == "int8_index":
             found = searched(model, settings, calibration, task)
             overlap = _found_overlap(found, calibration, expected, task.best_of)
             path.write_bytes(model_bytes(found.encoder))
@@ -147,6 +149,7 @@ def _write_index(path: Path, found: Searched, best_of: int) -> VariantIndex:
         path.stat().st_size,
         file_digest(path),
         index.kind,
+        found.bits,
         index.effort,
         round(found.recall, 6),
         best_of,

@@ -21,8 +21,8 @@ GraphForm = Literal[
     "int4_product",
 ]
 """Forms that are one ONNX graph."""
-VariantName = Literal[GraphForm, "int8_index8"]
-"""All forms; ``int8_index8`` is a graph and an index."""
+VariantName = Literal[GraphForm, "int8_index"]
+"""All forms; ``int8_index`` is a graph and an index."""
 RoundedForm = Literal["int8_table8", "int8_table4", "int4_table4", "int4_table2", "int4_product"]
 """Forms that a training can get used to."""
 
@@ -39,7 +39,7 @@ class QuantizationAwareSettings(Settings):
 
 
 class SearchSettings(Settings):
-    """The index of ``int8_index8``, in which items are searched for."""
+    """The index of ``int8_index``, in which items are searched for."""
 
     index: Literal["by_size", "exact", "ivf", "hnsw"] = "by_size"
     """``exact``: the codes of all items are read. ``ivf``: those of the nearest of some lists. ``hnsw``: a graph of
@@ -49,6 +49,9 @@ class SearchSettings(Settings):
     recall: float = Field(default=0.98, gt=0, le=1)
     """Share of an answer's items, by an exact search with full vectors, that the index has to find. ``ivf`` and
     ``hnsw`` look as far as that takes; what does not reach it is refused."""
+    bits: Literal["by_recall", 8, 16] = "by_recall"
+    """Of a value of an item's vector in the index. ``by_recall``: 8 where an exact search by such codes reaches the
+    recall (of ``ivf`` and ``hnsw``: loses half of what it allows at most), else 16."""
     histories: int = Field(default=512, ge=8)
     """Validation histories on which that is measured, at most."""
 
@@ -73,7 +76,7 @@ class QuantizationSettings(Settings):
     codebook, with the int8 table; smaller on disk only, since runtimes look the weights up once, when they load it.
     ``int4_table2``: as ``int4_table4`` with two bits in the table. ``int4_product``: with a product-quantized table, of
     which runtimes too restore the rows when they load it. These two are for ``pruning.quantization_aware``.
-    ``int8_index8``: as ``int8_table8`` without the head; the items are found in an index of eight bits a value, see
+    ``int8_index``: as ``int8_table8`` without the head; the items are found in an index, see
     ``search``. For catalogues beyond some 20,000 items. Needs the library faiss."""
     calibration_histories: int = Field(default=512, ge=8)
     """Training histories from which ``int8_static`` takes its activation ranges."""
@@ -85,7 +88,7 @@ class QuantizationSettings(Settings):
     kmeans_levels: int = Field(default=256, ge=2, le=256)
     """Entries of the k-means codebook of each weight matrix."""
     search: SearchSettings = SearchSettings()
-    """The index of ``int8_index8``."""
+    """The index of ``int8_index``."""
 
     openvino: bool = False
     """Also write the pruned student in OpenVINO's int8 form, for scoring in batches. Needs the extra ``openvino``."""

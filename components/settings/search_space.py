@@ -125,9 +125,9 @@ def check_forms(scenario: Scenario, where: str) -> None:
     Raises:
         SettingsError: One of ``quantization.variants`` searches an index.
     """
-    if "int8_index8" in scenario.quantization.variants:
+    if "int8_index" in scenario.quantization.variants:
         raise SettingsError(
-            f"params.yaml: '{where}.quantization.variants' has int8_index8, and how far an index has to be searched "
+            f"params.yaml: '{where}.quantization.variants' has int8_index, and how far an index has to be searched "
             "shows only with trained vectors: recipes cannot be compared in it",
             "Take it out while recipes are tried, and put it back for the recipe that is chosen.",
         )

@@ -67,7 +67,7 @@ def test_a_greater_effort_finds_more() -> None:
         index.set_effort(effort)
         answers = index.search(queries, [10] * 50)
         recalls.append(np.mean([np.isin(row, found.items) for row, found in zip(best, answers, strict=True)]))
-    assert recalls[0] < recalls[1] < recalls[2] and recalls[0] < 0.8 and recalls[2] > 0.95
+    assert recalls[0] < recalls[1] < recalls[2] and recalls[0] < 0.9 and recalls[2] > 0.95, recalls
 
 
 @pytest.mark.parametrize("kind", KINDS)

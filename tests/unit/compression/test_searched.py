@@ -44,7 +44,7 @@ def test_the_variant_is_two_files_that_name_each_other(tmp_path: Path, task: Tas
     ((variant, overlap),) = write_variants(
         tmp_path,
         network,
-        ["int8_index8"],
+        ["int8_index"],
         settings(),
         calibration,
         task=task,
@@ -74,7 +74,13 @@ def test_the_least_effort_that_reaches_the_recall_is_set(task: Task) -> None:
 
 def test_a_recall_that_is_not_reached_is_refused_with_the_figures(task: Task) -> None:
     with pytest.raises(CompressionError, match=r"\(ivf, 3,000 items\) finds 0\.9\d+ of the 10 best .* asks for 1\.0"):
-        searched(enlarged(), settings(index="ivf", recall=1.0), [feed(8, 12)], task)
+        searched(enlarged(), settings(index="ivf", recall=1.0, bits=8), [feed(8, 12)], task)
+
+
+def test_a_value_takes_as_many_bits_as_the_recall_needs(task: Task) -> None:
+    few, many = (searched(enlarged(), settings(index="exact", recall=recall), [], task) for recall in (0.9, 0.995))
+    assert (few.bits, many.bits) == (8, 16) and few.recall < many.recall
+    assert len(few.index.content()) < 0.6 * len(many.index.content())
 
 
 def test_items_that_an_answer_leaves_out_count_neither_way() -> None:

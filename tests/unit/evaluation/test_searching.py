@@ -38,7 +38,7 @@ def test_it_is_judged_and_its_bytes_are_those_of_both_files(
 ) -> None:
     artifacts, record = searched
     found = {one.name: one for one in contenders_of(artifacts, {})}
-    one, task = found["pruned.int8_index8"], task_of("next_item", prepared, MAX_LENGTH)
+    one, task = found["pruned.int8_index"], task_of("next_item", prepared, MAX_LENGTH)
     assert one.bytes == record["bytes"] > record["index"]["bytes"] > prepared.items * 8
     assert one.shippable
     judged = judge_all([one, found["pruned.fp32"]], task, {}, Progress(disable=True))
@@ -53,7 +53,7 @@ def test_what_is_not_found_stands_behind_all_that_is(
     task = task_of("next_item", prepared, MAX_LENGTH)
     batch = next(iter(task.evaluation_batches("test", 7)))
     assert batch.seen is not None
-    scores = onnx_scorer(searched[0] / "quantized" / "pruned.int8_index8.onnx", 3)(batch)
+    scores = onnx_scorer(searched[0] / "quantized" / "pruned.int8_index.onnx", 3)(batch)
     known = torch.bincount(batch.seen[0], minlength=7)
     assert scores.shape == (7, prepared.items)
     assert torch.isfinite(scores).sum(1).tolist() == (known + 3).clamp(max=prepared.items).tolist()
@@ -67,7 +67,7 @@ def test_it_is_timed_from_the_history_to_the_items_without_torch(
 ) -> None:
     settings = EvaluationSettings(latency_requests=10, throughput_batches=2)
     requests = requests_of(task_of("next_item", prepared, MAX_LENGTH), settings)
-    path = searched[0] / "quantized" / "pruned.int8_index8.onnx"
+    path = searched[0] / "quantized" / "pruned.int8_index.onnx"
     own = Timed("own", "onnx", path, MAX_LENGTH)
     timing = benchmark([own], own, {MAX_LENGTH: requests}, Progress(disable=True))["own"]
     assert 0 < timing.p50_ms <= timing.p95_ms and timing.throughput > 0
@@ -78,10 +78,10 @@ def test_an_index_that_is_missing_or_of_another_model_is_told(
     searched: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = searched[0] / "quantized"
-    model = Path(shutil.copy(folder / "pruned.int8_index8.onnx", tmp_path))
-    with pytest.raises(IntegrityError, match=r"pruned.int8_index8.faiss, the index of .* cannot be read"):
+    model = Path(shutil.copy(folder / "pruned.int8_index.onnx", tmp_path))
+    with pytest.raises(IntegrityError, match=r"pruned.int8_index.faiss, the index of .* cannot be read"):
         onnx_scorer(model)
-    content = (folder / "pruned.int8_index8.faiss").read_bytes()
+    content = (folder / "pruned.int8_index.faiss").read_bytes()
     model.with_suffix(".faiss").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(IntegrityError, match="SHA-256"):
         onnx_scorer(model)

@@ -69,7 +69,7 @@ def write_searched(artifacts: Path, folder: Path) -> dict[str, Any]:
         ((variant, _),) = variants.write_variants(
             folder,
             read_network(artifacts / "pruned"),
-            ["int8_index8"],
+            ["int8_index"],
             settings,
             task.calibration(16, seed=0),
             task=task,

@@ -45,8 +45,8 @@ def test_losses_that_the_cache_cannot_teach_are_not_tried() -> None:
 
 def test_a_form_that_shows_its_cost_only_when_it_is_trained_is_not_tried() -> None:
     check_forms(scenario(), "scenarios.synthetic")
-    searched = with_recipe(scenario(), {"quantization.variants": ["fp32", "int8_index8"]})
-    with pytest.raises(SettingsError, match=r"scenarios.synthetic.quantization.variants' has int8_index8"):
+    searched = with_recipe(scenario(), {"quantization.variants": ["fp32", "int8_index"]})
+    with pytest.raises(SettingsError, match=r"scenarios.synthetic.quantization.variants' has int8_index"):
         check_forms(searched, "scenarios.synthetic")
 
 
