@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from components.compression.item_index import faiss_library
 from components.compression.openvino_form import write_openvino
 from components.compression.openvino_runtime import library
 from components.compression.variants import write_variants
@@ -32,6 +33,8 @@ def work(workspace: Workspace) -> None:
     settings = workspace.settings("quantization", QuantizationSettings)
     if settings.openvino:
         library("openvino"), library("nncf")  # told before the work, not after it
+    if "int8_index" in settings.variants:
+        faiss_library()
     whole = open_task(workspace.value("task"), workspace.artifacts / "dataset")
     entries, overlaps, sizes = [], {}, {}
     with new_folder(workspace.artifacts / "quantized") as folder:
