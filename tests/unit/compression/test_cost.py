@@ -33,3 +33,30 @@ def test_every_kind_of_network_with_channels_is_counted(
 ) -> None:
     network = new_network(validated(NetworkSection, settings, "network"), 10, sizes)  # type: ignore[type-var]
     assert least <= multiply_adds(network.record()) < 2 * least
+
+
+def test_networks_over_rows_and_texts_are_counted_too() -> None:
+    row = {
+        "rows": 50,
+        "dim": 8,
+        "columns": 5,
+        "single": 3,
+        "passed_over": 0,
+        "bags": (2,),
+        "mean": (0.0,),
+        "scale": (1.0,),
+    }
+    row |= {"target": 1, "max_length": 6, "heads": 2, "attention_hidden": 8, "cross_ranks": (8,), "hidden": (16, 8)}
+    assert multiply_adds({"network": "cross_network", "outcomes": 1, "dropout": 0.0, **row}) > 8 * 16
+    block = {"heads": 2, "head_dim": 8, "ffn_dim": 24, "scale": 0.3}
+    text = {
+        "vocabulary": 50,
+        "buckets": 100,
+        "bag_dim": 8,
+        "dim": 16,
+        "max_length": 20,
+        "encoded": 12,
+        "blocks": (block,),
+    }
+    found = multiply_adds({"network": "text_encoder", "outcomes": 4, "dropout": 0.0, "token_dropout": 0.0, **text})
+    assert found > 12 * (4 * 16 * 16 + 2 * 16 * 24)
