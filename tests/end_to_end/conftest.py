@@ -86,6 +86,12 @@ def new_checkout(folder: Path) -> Checkout:
     return checkout
 
 
+def outcomes(printed: str) -> dict[str, str]:
+    """Stage name to ran or cached, from the lines that end a stage."""
+    lines = [line.split() for line in printed.splitlines() if line.startswith(("✓", "=", "-"))]
+    return {line[1].partition("@")[0]: line[2] for line in lines}
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
     """A checkout in which the synthetic scenario has run, and what the run printed.

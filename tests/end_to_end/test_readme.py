@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand, one after another, in a checkout where nothing has run.
+"""The README's commands, run as they stand, one after another, in a checkout where only ``synthetic`` has run.
 
 This is also the run on real data: MovieLens-100K, with one epoch a network so that it takes a minute, not three.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Checkout
-from tests.stage_modules import ROOT
+from tests.end_to_end.conftest import Checkout, outcomes
+from tests.stage_modules import ROOT, stage_names_of_a_scenario
 
 README = (ROOT / "README.md").read_text()
 
@@ -32,22 +32,29 @@ def quick(checkout: Checkout) -> None:
 
 @pytest.mark.network
 @pytest.mark.timeout(900)  # some thirty commands; each has a limit of its own
-def test_the_commands_of_the_readme_work_in_their_order(fresh: Checkout) -> None:
+def test_the_commands_of_the_readme_work_in_their_order(another: Checkout) -> None:
     installed = Path(sys.prefix)
     assert (installed / ".installed").is_file(), "run the tests by `make test`, which makes the environment"
-    (fresh.root / ".venv").symlink_to(installed)
-    quick(fresh)
+    (another.root / ".venv").symlink_to(installed)
+    quick(another)
     for command in "".join(blocks("sh")).splitlines():
         if command == "make test":  # it would run this test again
-            assert "pytest" in fresh.succeed("make", "-n", "test")
+            assert "pytest" in another.succeed("make", "-n", "test")
             continue
-        printed = fresh.succeed("bash", "-c", command, timeout=400)
+        printed = another.succeed("bash", "-c", command, timeout=400)
         if command == "make run":
             assert "100,000 events of 943 users and 1,682 items" in printed and "pip" not in printed
+        if "kmeans_levels" in command:
+            ran = {name for name, outcome in outcomes(printed).items() if outcome == "ran"}
+            assert ran == {"quantize", "evaluate", "package"}
+            assert "kmeans_levels" in another.succeed("git", "diff", "params.yaml")
+        if "--from package --force" in command:
+            assert outcomes(printed) == {"package": "ran"}
+            assert f"{len(stage_names_of_a_scenario()) - 1} skipped" in printed
         if "predict" in command:
             assert "Star Wars" not in printed and re.search(r"\(19\d\d\)", printed), "titles, and none that was seen"
     (python,) = blocks("python")
-    assert "(19" in fresh.succeed("python", "-c", python)
+    assert "(19" in another.succeed("python", "-c", python)
 
 
 def test_the_scenario_of_the_readme_is_valid_and_reads_a_table(fresh: Checkout) -> None:

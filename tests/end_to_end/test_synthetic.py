@@ -10,17 +10,11 @@ from typing import Any
 
 import yaml
 
-from tests.end_to_end.conftest import Checkout, new_checkout
+from tests.end_to_end.conftest import Checkout, new_checkout, outcomes
 from tests.stage_modules import stage_names_of_a_scenario
 
 # Their bytes hold measured times, and so do those of what is made from them.
 MEASURED = ("metrics/", "report", "package")
-
-
-def outcomes(printed: str) -> dict[str, str]:
-    """Stage name to ran or cached, from the lines that end a stage."""
-    lines = [line.split() for line in printed.splitlines() if line.startswith(("✓", "=", "-"))]
-    return {line[1].partition("@")[0]: line[2] for line in lines}
 
 
 def locked(checkout: Checkout) -> dict[str, Any]:
@@ -111,14 +105,3 @@ def _paths(entries: list[dict[str, Any]]) -> list[str]:
 
 def _fixed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry for entry in entries if not any(word in entry["path"] for word in MEASURED)]
-
-
-def test_a_quantization_parameter_reruns_quantize_and_what_follows(another: Checkout) -> None:
-    change = "scenarios.synthetic.quantization.kmeans_levels=16"
-    printed = another.succeed("recstill", "run", "synthetic", "--set", change)
-    ran = {name for name, outcome in outcomes(printed).items() if outcome == "ran"}
-    assert ran == {"quantize", "evaluate", "package"}
-    assert "kmeans_levels" in another.succeed("git", "diff", "params.yaml")
-    printed = another.succeed("recstill", "run", "synthetic", "--from", "package", "--force")
-    assert outcomes(printed) == {"package": "ran"}
-    assert f"{len(stage_names_of_a_scenario()) - 1} skipped" in printed
