@@ -53,7 +53,7 @@ bench-frontier: $(INSTALLED) ## Measure quality against bytes and latency on one
 frontier-page: $(INSTALLED) ## Write docs/frontier.md and its plots from the stored results
 	$(BIN)/python -m tests.benchmarks.frontier.page
 
-bench-serving: $(INSTALLED) ## Measure serving against torch: latency, throughput, bytes (three minutes); installs the extra openvino
+bench-serving: $(INSTALLED) ## Measure serving against torch: latency, throughput, bytes, a million items (eight minutes, 5 GB); installs the extra openvino
 	$(BIN)/python -c 'import nncf, openvino' 2>/dev/null \
 	  || $(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[openvino]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.serving

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.benchmarks import large_catalogue
 from tests.benchmarks.serving import small_network
 
-PARTS = (small_network.measured,)
+PARTS = (small_network.measured, lambda: large_catalogue.measured(1_000_000))
 
 
 def main() -> None:
