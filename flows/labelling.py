@@ -20,7 +20,6 @@ from components.stages.labelling_job import STAGE, post_stage
 from components.stages.workspace import Workspace
 from components.storage.object_store import open_store
 from flows.graph import Stage, pending, scenario_stages
-from flows.params import read_params
 from flows.running import prefer_quiet_prefect, run_flow, run_stages
 
 if TYPE_CHECKING:
@@ -67,16 +66,20 @@ def build(
         force: Check and complete the cache even when nothing has changed.
 
     Raises:
-        SettingsError: There is no such scenario.
-        RecstillError: A stage fails, the scheduler does not answer, or a worker cannot do its work.
+        RecstillError: There is no such scenario, or it is a pair of them; a stage fails, the scheduler does not answer,
+            or a worker cannot do its work.
     """
     if workers is not None and dask is not None:
         raise RecstillError("--workers and --dask exclude each other", "A cluster has as many workers as it has.")
     if workers is not None and workers < 1:
         raise RecstillError(f"{workers} workers cannot score anything", "Give --workers a number from 1.")
-    read_params(root).scenario(scenario)
     stages = scenario_stages(root, scenario)
-    own = next(stage for stage in stages if stage.name == STAGE)
+    own = next((stage for stage in stages if stage.address == f"{STAGE}@{scenario}"), None)
+    if own is None:
+        two = " and ".join(sorted({stage.scenario for stage in stages} - {scenario}))
+        raise RecstillError(
+            f"{scenario!r} has no soft labels of its own: it answers with {two}", "Name one of the two."
+        )
     before = _upstream(own, stages)
     waiting = pending(root, [*before, own])
     if outdated := [stage for stage in before if stage.address in waiting]:

@@ -6,9 +6,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from components.errors import SettingsError
+from components.errors import RecstillError, SettingsError
 from flows import cli
 from flows.graph import Stage
+from flows.labelling import build
 from flows.params import read_params
 
 ROOT = Path(__file__).parents[3]
@@ -40,3 +41,7 @@ def test_a_pair_is_no_scenario_and_the_error_names_its_two() -> None:
     with pytest.raises(SettingsError, match=r"unknown scenario 'interst'; the nearest known one is 'interest'"):
         params.scenario("interst")
     assert params.scenario("interest") is params.scenarios["interest"]
+    with pytest.raises(
+        RecstillError, match=r"'feed' has no soft labels of its own: it answers with interest and social"
+    ):
+        build(ROOT, "feed")
