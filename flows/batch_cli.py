@@ -31,11 +31,23 @@ def batch(
     from components.serving.batch_answering import answer_file
     from components.serving.batch_predictor import BatchPredictor
     from components.serving.opening import open_package
+    from components.soft_labels.progress import RowProgress
     from flows.console import Console
 
-    if openvino is None:
-        # Activations that are quantized on the fly share a scale in a batch: one at a time, as the service answers.
-        done = answer_file(open_package(package, threads), requests, answers, together=1)
-    else:
-        done = answer_file(BatchPredictor(package, openvino, threads), requests, answers)
+    lines = _lines(requests)
+    with RowProgress(lines, "answering", show=lines > 0) as progress:
+        if openvino is None:
+            # Activations that are quantized on the fly share a scale in a batch: one at a time, as the service answers.
+            done = answer_file(open_package(package, threads), requests, answers, together=1, watch=progress.advance)
+        else:
+            done = answer_file(BatchPredictor(package, openvino, threads), requests, answers, watch=progress.advance)
     Console().say(f"{done.requests:,} requests answered in {done.seconds:.1f} s, {done.rate:,.0f} a second: {answers}")
+
+
+def _lines(requests: Path) -> int:
+    """How many there are; 0 where that cannot be read, which is told when the requests are."""
+    try:
+        with requests.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except OSError:
+        return 0

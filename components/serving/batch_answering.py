@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,14 @@ class Done(NamedTuple):
         return self.requests / max(self.seconds, 1e-9)
 
 
-def answer_file(predictor: Asked, requests: Path, answers: Path, together: int = 64) -> Done:
+def answer_file(
+    predictor: Asked,
+    requests: Path,
+    answers: Path,
+    together: int = 64,
+    *,
+    watch: Callable[[int], None] = lambda answered: None,
+) -> Done:
     """Answer every line of a file; either all answers are written or none.
 
     Args:
@@ -41,6 +48,7 @@ def answer_file(predictor: Asked, requests: Path, answers: Path, together: int =
         requests: A request a line, as the service takes it; empty lines are passed over.
         answers: An answer a line, in the same order.
         together: Requests that are answered with one run of the model.
+        watch: Told of each part that is answered, how many requests it had.
 
     Raises:
         DataError: The file cannot be read, or a line is no request; the message names it.
@@ -54,6 +62,7 @@ def answer_file(predictor: Asked, requests: Path, answers: Path, together: int =
             for answer in predictor.answer_all(part):
                 stream.write(json.dumps(predictor.answering.record(answer), ensure_ascii=False) + "\n")
             count += len(part)
+            watch(len(part))
     return Done(count, time.perf_counter() - started)
 
 
