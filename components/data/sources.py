@@ -40,7 +40,7 @@ def open_source(settings: SourceSettings | LabelledSource | SplitSource | FeedSo
         case PublishedSource():
             found: Source = PublishedSet(read_entry(root / settings.path, CatalogueEntry), settings.features)
         case SequenceSource():
-            found = Sequences(root / settings.path)
+            found = Sequences(root / settings.path, settings.layout)
         case RatedMoviesSource():
             found = RatedMovies(settings, root)
         case SyntheticClicksSource():

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.settings.base import Settings
 
+SequenceLayout = Literal["histories", "pairs"]
 PublishedKind = Literal["movielens-100k", "movielens-1m", "movielens-20m", "movielens-25m"]
 
 
@@ -130,13 +131,16 @@ class SyntheticSource(EventSelection):
 
 
 class SequenceSource(EventSelection):
-    """Histories, one a line: ``user item item ...``, oldest first; plain text or ``.gz``.
+    """Histories in a file, plain text or ``.gz``.
 
-    Nothing says when an item was met: the times of the events are their places in the line, in seconds since 1970.
+    Nothing says when an item was met: the times of the events are their places in the history, in seconds since 1970.
     """
 
     kind: Literal["sequences"]
     """A file of histories, or the catalogue entry of a published one."""
+    layout: SequenceLayout = "histories"
+    """``histories``: ``user item item ...`` a line, oldest first. ``pairs``: ``user item`` a line, each user's in
+    order. A catalogue entry says it itself."""
 
     @model_validator(mode="after")
     def _chosen_by_no_time(self) -> SequenceSource:

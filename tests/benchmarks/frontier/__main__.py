@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 
-from tests.benchmarks.frontier import citeulike
+from tests.benchmarks.frontier import beauty, citeulike, ml_1m
 from tests.benchmarks.frontier.points import ROOT, judged, points_of, told
 from tests.benchmarks.frontier.stored import rows_of, write_stored
 
-FRONTIERS = {module.FRONTIER.data: module.FRONTIER for module in (citeulike,)}
+FRONTIERS = {module.FRONTIER.data: module.FRONTIER for module in (citeulike, ml_1m, beauty)}
 FOLDER = ROOT / ".recstill" / "benchmarks" / "frontier"
 SEEDS = tuple(int(seed) for seed in os.environ.get("SEEDS", "0,1,2").split(","))
 

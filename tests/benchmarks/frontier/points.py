@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 SAMPLES = 4000
 TEACHER = "teacher"
+MEMBER = "teacher_member.fp32"
 Curve = Literal["teacher", "without_teacher", "distilled", "quantized", "distilled_quantized", "all"]
 # The student trained without a teacher is the same network, and is exported to the same graph.
 _COSTS_OF = {"baseline": "student.fp32"}
@@ -147,6 +148,19 @@ def difference(name: str, found: Sequence[Judged], one: tuple[str, str], other: 
     """The primary measure of one point's contender above that of another, on the same test points."""
     values, users = mean_over_seeds(found, *one)
     return Figure(name, *compared(values, mean_over_seeds(found, *other)[0], users).difference)
+
+
+def share(name: str, found: Sequence[Judged], one: tuple[str, str], other: tuple[str, str]) -> Figure:
+    """The primary measure of one point's contender as a share of another's, paired on the same test points."""
+    values, users = mean_over_seeds(found, *one)
+    return Figure(name, *compared(values, mean_over_seeds(found, *other)[0], users).retention)
+
+
+def bytes_share(name: str, found: Sequence[Judged], one: tuple[str, str]) -> Figure:
+    """Bytes of a contender's file as a share of one teacher member's fp32 weights."""
+    costs = next(judged.costs for judged in found if judged.point == one[0])
+    member = next(judged.costs[MEMBER] for judged in found if MEMBER in judged.costs)
+    return Figure(name, costs[one[1]].bytes / member.bytes)
 
 
 def mean_over_seeds(found: Sequence[Judged], point: str, contender: str) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,12 @@ import yaml
 from components.data.downloads import DOWNLOADS_VARIABLE
 from components.data.ingesting import Ingested, ingest
 from components.data.published import read_entry
-from components.data.sequences import AGAIN, NO_ITEM, NOT_TEXT, SequenceEntry
+from components.data.sequences import AGAIN, NO_ITEM, NO_PAIR, NOT_TEXT, SequenceEntry
 from components.data.sources import open_source
 from components.errors import DataError, IntegrityError, SettingsError
 from components.settings.base import validated
 from components.settings.scenario import Params
-from components.settings.source import SequenceSource
+from components.settings.source import SequenceLayout, SequenceSource
 
 CATALOGUE = Path(__file__).parents[3] / "components" / "data" / "catalogue"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,8 +24,8 @@ GOOD = b"7 3 9 3\n2 9 5\n"
 EVENTS = [("7", "3", 0), ("7", "9", 1), ("7", "3", 2), ("2", "9", 0), ("2", "5", 1)]
 
 
-def found_in(path: Path, bad: float = 0.0) -> Ingested:
-    settings = SequenceSource(kind="sequences", path=str(path), max_rejected_share=bad)
+def found_in(path: Path, bad: float = 0.0, layout: SequenceLayout = "histories") -> Ingested:
+    settings = SequenceSource(kind="sequences", path=str(path), layout=layout, max_rejected_share=bad)
     return ingest(open_source(settings, path.parent), settings, NOW)
 
 
@@ -75,6 +75,17 @@ def test_the_places_of_the_other_items_stay_when_one_is_put_aside(tmp_path: Path
     assert events_of(found_in(tmp_path / "a.txt", bad=0.5)) == [("1", "a", 0), ("1", "c", 2), ("2", "a", 0)]
 
 
+def test_pairs_are_the_same_histories_and_what_is_none_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"7 3\n7\t9\n\n2 9\n7 3\r\n2 5\n")
+    assert sorted(events_of(found_in(path, layout="pairs"))) == sorted(EVENTS)
+    path.write_bytes(path.read_bytes() + b"8\n8 1 2\n8 \xff\n8 6\n")
+    found = found_in(path, bad=0.5, layout="pairs")
+    reasons = [(7, NO_PAIR), (8, NO_PAIR), (9, NOT_TEXT)]
+    assert found.rejected.select("row", "reason").rows() == reasons
+    assert ("8", "6", 3) in events_of(found)
+
+
 def test_a_file_that_is_missing_or_damaged_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.txt is missing, or no file"):
         found_in(tmp_path / "a.txt")
@@ -117,5 +128,9 @@ def test_a_published_file_is_taken_by_its_digest_and_number_of_events(
         found_in(path)
 
 
-def test_the_catalogue_entry_is_one() -> None:
-    assert read_entry(CATALOGUE / "amazon-beauty.yaml", SequenceEntry).rows == 198_502
+@pytest.mark.parametrize(
+    ("name", "rows", "layout"), [("amazon-beauty", 198_502, "histories"), ("movielens-1m-histories", 999_611, "pairs")]
+)
+def test_the_catalogue_entries_are_some(name: str, rows: int, layout: str) -> None:
+    entry = read_entry(CATALOGUE / f"{name}.yaml", SequenceEntry)
+    assert (entry.rows, entry.layout) == (rows, layout)

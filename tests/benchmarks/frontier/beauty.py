@@ -1,0 +1,92 @@
+"""``beauty``: one-block students of two widths of a teacher of two transformers, leave one out, ids only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, bytes_share, difference, level, share
+
+_STUDENT: dict[str, Curve] = {
+    "baseline": "without_teacher",
+    "student.fp32": "distilled",
+    "pruned.int8_table8": "distilled_quantized",
+    "pruned.int4_table4": "distilled_quantized",
+}
+_TEACHER: dict[str, Curve] = {
+    "teacher": "teacher",
+    "teacher_member.fp32": "quantized",
+    "teacher_member.int8_table8": "quantized",
+    "teacher_member.int8_table4": "quantized",
+    "teacher_member.int4_table2": "quantized",
+}
+_SHIPPED = "pruned.int4_table4"
+_ALL: dict[str, Curve] = {_SHIPPED: "all"}
+# Neither cut nor fine-tuned: what is quantized is the student as it was distilled.
+_AS_DISTILLED = ("pruning.ffn_ratio=0", "pruning.heads_ratio=0")
+_AWARE = (
+    "pruning.ffn_ratio=0.25",
+    "pruning.heads_ratio=0",
+    "pruning.quantization_aware={form: int4_table4}",
+    "pruning.optimization.max_epochs=4",
+    "pruning.optimization.patience=4",
+)
+_FEW = "quantization.variants=[fp32,int8_table8,int4_table4]"
+_MANY = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4,int4_table2]"
+_WIDTHS = {
+    "d64": (
+        "student.network={dim: 64, blocks: 1, heads: 2, ffn_dim: 128, max_length: 50, dropout: 0.2}",
+        "student.optimization.learning_rate=0.004",
+    ),
+    "d32": (
+        "student.network={dim: 32, blocks: 1, heads: 2, ffn_dim: 64, max_length: 50, dropout: 0.1}",
+        "student.optimization.learning_rate=0.006",
+    ),
+}
+
+
+def figures(judged: Sequence[Judged]) -> list[Figure]:
+    """What the issue of quality per byte asks of this set."""
+    return [
+        level("beauty_ndcg10_teacher", judged, "d64", "teacher"),
+        *(
+            figure
+            for width in _WIDTHS
+            for figure in (
+                bytes_share(f"beauty_bytes_{width}", judged, (f"{width}-aware", _SHIPPED)),
+                share(f"beauty_kept_{width}", judged, (f"{width}-aware", _SHIPPED), ("d64", "teacher")),
+                difference(f"beauty_gain_{width}", judged, (width, "student.fp32"), (width, "baseline")),
+            )
+        ),
+    ]
+
+
+FRONTIER = Frontier(
+    "beauty",
+    "shop",
+    # The scenario is made for two processor cores: here the teacher is an ensemble, and no softmax is sampled.
+    (
+        "gate.min_retention=0.01",
+        "trainer.accelerator=auto",
+        "teacher.members=2",
+        *(
+            f"{network}.full_softmax_up_to=50000"
+            for network in ("teacher.optimization", "student.optimization", "pruning.optimization")
+        ),
+        "student.optimization.max_epochs=20",
+        "student.optimization.patience=20",
+    ),
+    tuple(
+        point
+        for width, changes in _WIDTHS.items()
+        for point in (
+            Point(
+                width,
+                (*changes, *_AS_DISTILLED, _MANY if width == "d64" else _FEW),
+                {**_TEACHER, **_STUDENT} if width == "d64" else _STUDENT,
+            ),
+            Point(f"{width}-aware", (*changes, *_AWARE, _FEW), _ALL),
+        )
+    ),
+    figures,
+)

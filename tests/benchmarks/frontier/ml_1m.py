@@ -1,0 +1,79 @@
+"""``ml-1m``: students of three widths of a teacher of two large transformers, histories of 200 films, ids only.
+
+One member of the teacher has 10.0 MB of fp32 weights: a fiftieth of that is the 64 dimensions in four bits, a twentieth
+the 128 dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, bytes_share, difference, level, share
+
+_STUDENT: dict[str, Curve] = {
+    "baseline": "without_teacher",
+    "student.fp32": "distilled",
+    "pruned.int8_table8": "distilled_quantized",
+    "pruned.int4_table4": "distilled_quantized",
+}
+_TEACHER: dict[str, Curve] = {
+    "teacher": "teacher",
+    "teacher_member.fp32": "quantized",
+    "teacher_member.int8_table8": "quantized",
+    "teacher_member.int8_table4": "quantized",
+    "teacher_member.int4_table2": "quantized",
+}
+_SHIPPED = "pruned.int4_table4"
+_ALL: dict[str, Curve] = {_SHIPPED: "all"}
+# Neither cut nor fine-tuned: what is quantized is the student as it was distilled.
+_AS_DISTILLED = ("pruning.ffn_ratio=0", "pruning.quantization_aware=null")
+_FEW = "quantization.variants=[fp32,int8_table8,int4_table4]"
+_MANY = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4,int4_table2]"
+_WIDTHS = {
+    "d128": (),
+    "d64": ("student.network.dim=64", "student.network.ffn_dim=256", "student.optimization.learning_rate=0.006"),
+    "d32": ("student.network.dim=32", "student.network.ffn_dim=128", "student.optimization.learning_rate=0.008"),
+}
+
+
+def figures(judged: Sequence[Judged]) -> list[Figure]:
+    """What the issue of quality per byte asks of this set."""
+    return [
+        level("ml_1m_ndcg10_teacher", judged, "d128", "teacher"),
+        *(
+            figure
+            for part, width in (("20", "d128"), ("50", "d64"))
+            for figure in (
+                bytes_share(f"ml_1m_bytes_1_{part}", judged, (f"{width}-aware", _SHIPPED)),
+                share(f"ml_1m_kept_1_{part}", judged, (f"{width}-aware", _SHIPPED), ("d128", "teacher")),
+            )
+        ),
+        *(difference(f"ml_1m_gain_{width}", judged, (width, "student.fp32"), (width, "baseline")) for width in _WIDTHS),
+        difference(
+            "ml_1m_gain_over_quantized", judged, ("d128-aware", _SHIPPED), ("d128", "teacher_member.int4_table2")
+        ),
+        difference("ml_1m_loss_int8", judged, ("d128", "pruned.int8_table8"), ("d128", "student.fp32")),
+        difference("ml_1m_loss_int4", judged, ("d128", "pruned.int4_table4"), ("d128", "student.fp32")),
+    ]
+
+
+FRONTIER = Frontier(
+    "ml-1m",
+    "movielens_1m",
+    # All of them are wanted here, whatever they are worth.
+    ("gate.min_retention=0.01",),
+    tuple(
+        point
+        for width, changes in _WIDTHS.items()
+        for point in (
+            Point(
+                width,
+                (*changes, *_AS_DISTILLED, _MANY if width == "d128" else _FEW),
+                {**_TEACHER, **_STUDENT} if width == "d128" else _STUDENT,
+            ),
+            Point(f"{width}-aware", (*changes, _FEW), _ALL),
+        )
+    ),
+    figures,
+)
