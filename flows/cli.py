@@ -64,6 +64,9 @@ def run(
     first: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Leave what comes before this stage as it is.")
     ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="STAGE", help="Leave out what does not lead to this stage.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change params.yaml first, e.g. scenarios.movielens.seed=1."),
@@ -84,6 +87,8 @@ def run(
     scenarios = read_params(root).scenarios
     stages = scenario_stages(root, scenario)
     chosen = _stages_from(stages, first) if first else stages
+    if last:
+        chosen = _stages_to(stages, last, chosen)
     # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
     if not force and not pending(root, chosen):
         console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
@@ -94,7 +99,10 @@ def run(
             check_gate(scenarios[name])
         results = _compressed(root, scenario, stages, chosen, force)
         console.summary(results, time.monotonic() - started)
-    console.results(root / "artifacts" / scenario / "report")
+    if stages[-1] in chosen:
+        console.results(root / "artifacts" / scenario / "report")
+    else:
+        console.say(f"{scenario}: up to {last}; `recstill run {scenario}` goes on from there")
 
 
 @app.command()
@@ -221,16 +229,37 @@ def _stages_from(stages: Sequence[Stage], first: str) -> list[Stage]:
     Raises:
         RecstillError: There is no such stage.
     """
-    from components.settings.base import nearest
-
-    names = [stage.name for stage in stages]
-    if first not in names:
-        raise RecstillError(f"unknown stage {first!r}; {nearest(first, names)}")
+    _check_stage(stages, first)
     chosen: list[Stage] = []
     for stage in stages:
         if stage.name == first or any(before.address in stage.upstream for before in chosen):
             chosen.append(stage)
     return chosen
+
+
+def _stages_to(stages: Sequence[Stage], last: str, among: Sequence[Stage]) -> list[Stage]:
+    """Of ``among``, the stage named ``last`` and everything that it depends on.
+
+    Raises:
+        RecstillError: There is no such stage, or it is none of them.
+    """
+    _check_stage(stages, last)
+    wanted: set[str] = set()
+    for stage in reversed(stages):
+        if stage.name == last or stage.address in wanted:
+            wanted |= {stage.address, *stage.upstream}
+    chosen = [stage for stage in among if stage.address in wanted]
+    if not chosen:
+        raise RecstillError(f"no stage leads from --from to --to {last}", "Name an earlier one after --from.")
+    return chosen
+
+
+def _check_stage(stages: Sequence[Stage], name: str) -> None:
+    from components.settings.base import nearest
+
+    names = [stage.name for stage in stages]
+    if name not in names:
+        raise RecstillError(f"unknown stage {name!r}; {nearest(name, names)}")
 
 
 def main() -> None:

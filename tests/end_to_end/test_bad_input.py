@@ -14,6 +14,8 @@ from tests.end_to_end.conftest import Checkout
     [
         (["run", "movielnes"], ["movielnes", "movielens"]),
         (["run", "synthetic", "--from", "distil"], ["distil", "'distill'"]),
+        (["run", "synthetic", "--to", "quantise"], ["quantise", "'quantize'"]),
+        (["run", "synthetic", "--from", "quantize", "--to", "distill"], ["--from", "--to distill"]),
         (["run", "synthetic", "--set", "scenarios.synthetic.student.network.dimm=3"], ["dimm", "'dim'"]),
         (["run", "synthetic", "--set", "scenarios.synthetc.seed=3"], ["synthetc", "'synthetic'"]),
         (["run", "synthetic", "--set", "scenarios.synthetic.student.network.dim=wide"], ["dim", "wide", "integer"]),

@@ -66,7 +66,6 @@ FRONTIER = Frontier(
     "shop",
     # The scenario is made for two processor cores: here the teacher is an ensemble, and no softmax is sampled.
     (
-        "gate.min_retention=0.01",
         "trainer.accelerator=auto",
         "teacher.members=2",
         *(

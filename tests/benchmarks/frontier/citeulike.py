@@ -54,8 +54,7 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
 FRONTIER = Frontier(
     "citeulike",
     "citeulike",
-    # All of them are wanted here, whatever they are worth.
-    ("quantization.variants=[fp32,int8_table8,int4_table4,int4_table2]", "gate.min_retention=0.01"),
+    ("quantization.variants=[fp32,int8_table8,int4_table4,int4_table2]",),
     (
         Point("d20", ("student.network.dim=20",), {**_TEACHER, **_STUDENT}),
         Point("d32", ("student.network.dim=32",), _STUDENT),

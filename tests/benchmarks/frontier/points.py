@@ -1,4 +1,4 @@
-"""Points of a frontier of quality against costs: a scenario with some changes, run whole, and what came of it.
+"""Points of a frontier of quality against costs: a scenario with some changes, run up to its forms, and their measures.
 
 Each seed has one clone of this checkout, in which one point is run after the other: the teacher and its soft labels are
 made once, since nothing of them changes. What was found is kept, so that an interrupted call goes on where it stopped.
@@ -17,12 +17,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from rich.progress import Progress, SpinnerColumn, TimeRemainingColumn
 
 from components.evaluation.comparison import Comparison, paired_bootstrap
 from components.evaluation.contenders import Contender, contenders_of, reference_of
-from components.evaluation.scoring import network_scorer, onnx_scorer
+from components.evaluation.measuring import judge_all, time_all
 from components.networks.building import read_network
 from components.networks.ensemble import read_teacher
+from components.settings.evaluation import EvaluationSettings
+from components.settings.reading import scenario_section
 from components.storage.atomic import new_folder, read_json, write_json
 from components.tasks.building import open_task
 from tests.benchmarks.figures import Figure
@@ -35,6 +38,7 @@ MEMBER = "teacher_member.fp32"
 Curve = Literal["teacher", "without_teacher", "distilled", "quantized", "distilled_quantized", "all"]
 # The student trained without a teacher is the same network, and is exported to the same graph.
 _COSTS_OF = {"baseline": "student.fp32"}
+_TIMED = EvaluationSettings(latency_requests=120, throughput_batches=2)
 
 
 class Point(NamedTuple):
@@ -118,14 +122,14 @@ def judged(frontier: Frontier, point: Point, seed: int, folder: Path) -> Judged:
         folder: Where clones and results are kept.
     """
     kept, root = folder / f"{frontier.data}-{seed}-{point.name}", folder / f"{frontier.data}-{seed}"
-    command = ["recstill", "run", frontier.scenario]
+    command = ["recstill", "run", frontier.scenario, "--to", "quantize"]
     for change in (f"seed={seed}", *frontier.changes, *point.changes):
         command += ["--set", f"scenarios.{frontier.scenario}.{change}"]
     made_from = {"commit": _git(ROOT, "rev-parse", "HEAD"), "command": shlex.join(command)}
     wanted = {**made_from, "contenders": sorted(point.contenders)}
     if not (kept / "result.json").is_file() or read_json(kept / "result.json")["made_from"] != wanted:
         _run(command, root)
-        _keep(kept, root / "artifacts" / frontier.scenario, point, wanted)
+        _keep(kept, root, frontier.scenario, point, wanted)
     record, arrays = read_json(kept / "result.json"), np.load(kept / "values.npz")
     return Judged(
         point=point.name,
@@ -208,34 +212,25 @@ def _run(command: Sequence[str], root: Path) -> None:
         raise SystemExit(f"{' '.join(command)} failed in {root}")
 
 
-def _keep(kept: Path, artifacts: Path, point: Point, made_from: dict[str, Any]) -> None:
-    task = open_task(read_json(artifacts / "package" / "package.json")["task"], artifacts / "dataset")
-    all_of_them = contenders_of(artifacts, {})
-    found = {one.name: one for one in all_of_them}
-    timed = read_json(artifacts / "report" / "metrics.json")["contenders"]
-    reference = timed[reference_of(all_of_them).name]["p50_ms"]
-    values, costs = {}, {}
-    users = np.zeros(0, np.int64)
-    for name in point.contenders:
-        judgement = task.judge(
-            _scorer(found[name]), task.reading(found[name].max_length).evaluation_batches("test", 256)
-        )
-        values[name], users = judgement.values, judgement.users
-        paid = found[_COSTS_OF.get(name, name)]
-        costs[name] = Costs(
-            int(paid.bytes or 0), _row_bytes(paid, task.outcomes), timed[paid.name]["p50_ms"] / reference
-        )
+def _keep(kept: Path, root: Path, scenario: str, point: Point, made_from: dict[str, Any]) -> None:
+    artifacts = root / "artifacts" / scenario
+    task = open_task(scenario_section(root, scenario, "task"), artifacts / "dataset")
+    found = {one.name: one for one in contenders_of(artifacts, {})}
+    paid = {name: found[_COSTS_OF.get(name, name)] for name in point.contenders}
+    reference = reference_of(list(found.values()))
+    to_be_timed = {one.name: one for one in (*paid.values(), reference)}
+    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:3], TimeRemainingColumn()) as progress:
+        judgements = judge_all([found[name] for name in point.contenders], task, {}, progress)
+        timings = time_all(list(to_be_timed.values()), task, _TIMED, progress)
+    costs = {
+        name: Costs(int(one.bytes or 0), _row_bytes(one, task.outcomes), timings[one.name].latency_ratio)
+        for name, one in paid.items()
+    }
     with new_folder(kept) as made:
-        np.savez(made / "values.npz", users=users, **values)
+        values = {name: judgement.values for name, judgement in judgements.items()}
+        np.savez(made / "values.npz", users=next(iter(judgements.values())).users, **values)
         record = {"made_from": made_from, "measure": task.primary.title, "costs": costs}
         write_json(made / "result.json", record)
-
-
-def _scorer(contender: Contender) -> Any:
-    assert contender.path is not None
-    if contender.runtime == "onnx":
-        return onnx_scorer(contender.path)
-    return network_scorer((read_teacher if contender.runtime == "teacher" else read_network)(contender.path))
 
 
 def _row_bytes(contender: Contender, rows: int) -> float:
