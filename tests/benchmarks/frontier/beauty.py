@@ -68,6 +68,10 @@ FRONTIER = Frontier(
     (
         "trainer.accelerator=auto",
         "teacher.members=2",
+        "teacher.network={dim: 128, blocks: 2, heads: 2, ffn_dim: 256, max_length: 50, dropout: 0.3}",
+        "teacher.optimization.max_epochs=30",
+        "teacher.optimization.patience=30",
+        "teacher.optimization.learning_rate=0.002",
         *(
             f"{network}.full_softmax_up_to=50000"
             for network in ("teacher.optimization", "student.optimization", "pruning.optimization")
