@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, bytes_share, difference, level, share
+from tests.benchmarks.frontier.points import (
+    Curve,
+    Frontier,
+    Judged,
+    Point,
+    bytes_share,
+    difference,
+    level,
+    of_less_popular,
+    share,
+)
 
 _STUDENT: dict[str, Curve] = {
     "baseline": "without_teacher",
@@ -56,6 +66,7 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
                 bytes_share(f"beauty_bytes_{width}", judged, (f"{width}-aware", _SHIPPED)),
                 share(f"beauty_kept_{width}", judged, (f"{width}-aware", _SHIPPED), ("d64", "teacher")),
                 difference(f"beauty_gain_{width}", judged, (width, "student.fp32"), (width, "baseline")),
+                of_less_popular(f"beauty_less_popular_{width}", judged, (width, "student.fp32"), (width, "baseline")),
             )
         ),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, difference, level
+from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, difference, level, of_less_popular
 
 _STUDENT: dict[str, Curve] = {
     "baseline": "without_teacher",
@@ -39,6 +39,10 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
         level("citeulike_r50_d20", judged, "d20", "student.fp32"),
         *(
             difference(f"citeulike_gain_{width}", judged, (width, "student.fp32"), (width, "baseline"))
+            for width in ("d20", "d32", "d64")
+        ),
+        *(
+            of_less_popular(f"citeulike_less_popular_{width}", judged, (width, "student.fp32"), (width, "baseline"))
             for width in ("d20", "d32", "d64")
         ),
         *(level(f"citeulike_r50_{most}_bytes", judged, *point) for most, point in small.items()),

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, bytes_share, difference, level, share
+from tests.benchmarks.frontier.points import (
+    Curve,
+    Frontier,
+    Judged,
+    Point,
+    bytes_share,
+    difference,
+    level,
+    of_less_popular,
+    share,
+)
 
 _STUDENT: dict[str, Curve] = {
     "baseline": "without_teacher",
@@ -51,6 +61,10 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
             )
         ),
         *(difference(f"ml_1m_gain_{width}", judged, (width, "student.fp32"), (width, "baseline")) for width in _WIDTHS),
+        *(
+            of_less_popular(f"ml_1m_less_popular_{width}", judged, (width, "student.fp32"), (width, "baseline"))
+            for width in _WIDTHS
+        ),
         difference("ml_1m_gain_over_quantized", judged, ("d128", _SHIPPED), ("d128", "teacher_member.int4_table2")),
         share("ml_1m_kept_int8", judged, ("d128", "pruned.int8_table8"), ("d128", "student.fp32")),
         share("ml_1m_kept_int4_rows", judged, ("d128", "pruned.int8_table4"), ("d128", "student.fp32")),

@@ -99,6 +99,7 @@ class Judged:
         measure: Title of the primary measure.
         users: ``(T,)``, what the bootstrap draws.
         values: The primary measure of each test point by contender.
+        target_events: ``(T,)``, how many training events the target of each test point has.
         costs: By contender.
     """
 
@@ -109,6 +110,7 @@ class Judged:
     measure: str
     users: np.ndarray
     values: dict[str, np.ndarray]
+    target_events: np.ndarray
     costs: dict[str, Costs]
 
 
@@ -138,6 +140,7 @@ def judged(frontier: Frontier, point: Point, seed: int, folder: Path) -> Judged:
         measure=record["measure"],
         users=arrays["users"],
         values={name: arrays[name] for name in point.contenders},
+        target_events=arrays["target_events"],
         costs={name: Costs(*costs) for name, costs in record["costs"].items()},
     )
 
@@ -158,6 +161,21 @@ def share(name: str, found: Sequence[Judged], one: tuple[str, str], other: tuple
     """The primary measure of one point's contender as a share of another's, paired on the same test points."""
     values, users = mean_over_seeds(found, *one)
     return Figure(name, *compared(values, mean_over_seeds(found, *other)[0], users).retention)
+
+
+def of_less_popular(name: str, found: Sequence[Judged], one: tuple[str, str], other: tuple[str, str]) -> Figure:
+    """Recall of one point's contender above that of another, where the target is one of the less popular half.
+
+    A target is found where the primary measure, which counts the first k places, is above 0.
+    """
+    of_point = [[judged for judged in found if judged.point == point] for point, _ in (one, other)]
+    first = of_point[0][0]
+    half = first.target_events <= np.median(first.target_events)
+    mine, theirs = (
+        np.mean([judged.values[contender] > 0 for judged in judgements], axis=0)[half]
+        for judgements, (_, contender) in zip(of_point, (one, other), strict=True)
+    )
+    return Figure(name, *compared(mine, theirs, first.users[half]).difference)
 
 
 def bytes_share(name: str, found: Sequence[Judged], one: tuple[str, str]) -> Figure:
@@ -228,7 +246,9 @@ def _keep(kept: Path, root: Path, scenario: str, point: Point, made_from: dict[s
     }
     with new_folder(kept) as made:
         values = {name: judgement.values for name, judgement in judgements.items()}
-        np.savez(made / "values.npz", users=next(iter(judgements.values())).users, **values)
+        points = next(iter(judgements.values()))
+        events = task.outcome_counts[points.targets]
+        np.savez(made / "values.npz", users=points.users, target_events=events, **values)
         record = {"made_from": made_from, "measure": task.primary.title, "costs": costs}
         write_json(made / "result.json", record)
 
