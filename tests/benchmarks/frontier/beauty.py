@@ -1,4 +1,4 @@
-"""``beauty``: one-block students of two widths of a teacher of two transformers, leave one out, ids only."""
+"""``beauty``: one-block students of two widths of a teacher of two blocks, leave one out, ids only."""
 
 from __future__ import annotations
 
@@ -75,10 +75,9 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
 FRONTIER = Frontier(
     "beauty",
     "shop",
-    # The scenario is made for two processor cores: here the teacher is an ensemble, and no softmax is sampled.
+    # The scenario is made for two processor cores: here the teacher is larger, and no softmax is sampled.
     (
         "trainer.accelerator=auto",
-        "teacher.members=2",
         "teacher.network={dim: 128, blocks: 2, heads: 2, ffn_dim: 256, max_length: 50, dropout: 0.3}",
         "teacher.optimization.max_epochs=30",
         "teacher.optimization.patience=30",
