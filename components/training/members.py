@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from components.errors import RecstillError, TrainingError
 from components.networks.building import read_network, write_network
@@ -126,7 +127,8 @@ def _folder(training: TeacherTraining, number: int) -> Path:
 
 def _one_processor(trainer: TrainerSettings) -> bool:
     """Lightning itself starts no further process, and no GPU would have to be shared."""
-    return trainer.accelerator == "cpu" and trainer.devices in (1, "1", "auto") and trainer.num_nodes == 1
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    return on_cpu and trainer.devices in (1, "1", "auto") and trainer.num_nodes == 1
 
 
 def _in_processes(training: TeacherTraining, threads: int, parallel: int) -> list[FitResult]:

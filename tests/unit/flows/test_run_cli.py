@@ -33,6 +33,29 @@ def test_a_pair_is_run_with_the_stages_of_both_its_scenarios(monkeypatch: pytest
     assert (done.exit_code, ran) == (7, [("feed", {"social", "interest", "feed"})]), done.output
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--to", "train_baseline"], ["ingest", "prepare", "train_baseline"]),
+        (["--to", "distill"], ["ingest", "prepare", "train_teacher", "soft_labels", "distill"]),
+        (["--from", "distill", "--to", "prune"], ["distill", "prune"]),
+    ],
+)
+def test_a_run_ends_with_the_stage_that_it_is_told_and_takes_only_what_leads_there(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], expected: list[str]
+) -> None:
+    ran: list[str] = []
+
+    def compressed(root: Path, scenario: str, stages: list[Stage], chosen: list[Stage], force: bool) -> list[object]:
+        ran.extend(stage.name for stage in chosen)
+        raise typer.Exit(7)
+
+    monkeypatch.setattr(cli, "_compressed", compressed)
+    CliRunner().invoke(cli.app, ["run", "synthetic", "--force", *options])
+
+    assert ran == expected
+
+
 def test_a_pair_is_no_scenario_and_the_error_names_its_two() -> None:
     params = read_params(ROOT)
 
