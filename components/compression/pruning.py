@@ -21,6 +21,8 @@ from components.tasks.batch import Batch
 from components.tasks.contract import Task
 
 _CHECKED_BATCHES = 2
+# Widths run through other parts: what a unit of theirs costs depends on how many of those stay.
+_NOT_COMPETING: tuple[Kind, ...] = ("width", "head_width")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def groups_to_cut(network: PredictionNetwork, settings: PruningSettings) -> list
         SettingsError: ``ratios`` names a part that the network has not, or ``multiply_adds_share`` is out of reach.
     """
     if settings.multiply_adds_share is not None:
-        competing = [group for group in prunable_groups(network) if group.kind != "width"]
+        competing = [group for group in prunable_groups(network) if group.kind not in _NOT_COMPETING]
         if not competing:
             raise SettingsError(
                 "params.yaml: 'pruning.multiply_adds_share' is for networks with channels or heads; this one has none",
@@ -165,6 +167,7 @@ def _by_kind(settings: PruningSettings) -> dict[Kind, float]:
     return {
         "ffn": settings.ffn_ratio,
         "heads": settings.heads_ratio,
+        "head_width": settings.head_width_ratio,
         "width": settings.width_ratio,
         "channels": settings.channels_ratio,
     }

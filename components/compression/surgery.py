@@ -1,10 +1,11 @@
 """Cutting units out of a network: which ones stay, the smaller network, and the proof that it is the same function.
 
 **Mask equivalence.** The smaller network must give what the original gives with the same units masked. A masked
-feed-forward channel or head has all its weights at zero. A masked channel of the model width has its weights at zero
-too, so that the residual stream carries 0 there; but a LayerNorm over the full width would still count those zeros in
-its mean and variance. Cutting the width therefore means, by definition, that every LayerNorm takes its statistics over
-the channels that stay; the masked original is computed with just such norms, and nothing else in it is changed.
+feed-forward channel, head or channel of the heads has all its weights at zero. A masked channel of the model width has
+its weights at zero too, so that the residual stream carries 0 there; but a LayerNorm over the full width would still
+count those zeros in its mean and variance. Cutting the width therefore means, by definition, that every LayerNorm takes
+its statistics over the channels that stay; the masked original is computed with just such norms, and nothing else in it
+is changed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Kept = dict[str, torch.Tensor]
 """Units that stay ``(kept,)`` int64, ascending, by the name of the group."""
 
 # Processors multiply matrices whose sides are multiples of this at full speed.
-_MULTIPLE: dict[Kind, int] = {"ffn": 8, "heads": 1, "width": 8, "channels": 4}
+_MULTIPLE: dict[Kind, int] = {"ffn": 8, "heads": 1, "head_width": 8, "width": 8, "channels": 4}
 _TOLERANCE = 1e-6
 
 
 def kept_count(kind: Kind, units: int, ratio: float) -> int:
     """How many units stay when a share ``ratio`` goes.
 
-    The nearest multiple of 8 for channels and width (where there are more than 8), the nearest whole number for heads,
+    The nearest multiple of 8 for channels and widths (where there are more than 8), the nearest whole number for heads,
     or all of them when that is nearest; the greater of two as near; never none.
     """
     wanted = round(units * (1 - ratio), 9)
@@ -69,8 +70,9 @@ def cut(network: PredictionNetwork, groups: Sequence[Group], kept: Kept) -> Pred
     weights = {name: tensor.detach() for name, tensor in network.state_dict().items()}
     for group in groups:
         for part in group.slices:
-            units = part.indices(kept[group.name])
-            weights[part.parameter] = weights[part.parameter].index_select(part.axis, units)
+            weight = weights[part.parameter]
+            places = part.indices(kept[group.name], weight, group.units)
+            weights[part.parameter] = weight.index_select(part.axis, places)
     smaller = network_of(resized(network.record(), groups, {name: len(units) for name, units in kept.items()}))
     smaller.load_state_dict(weights)
     return smaller.eval()
@@ -86,7 +88,8 @@ def masked(network: PredictionNetwork, groups: Sequence[Group], kept: Kept) -> P
         gone = torch.arange(group.units)[~stays]
         for part in group.slices:
             with torch.no_grad():
-                parameters[part.parameter].index_fill_(part.axis, part.indices(gone), 0.0)
+                parameter = parameters[part.parameter]
+                parameter.index_fill_(part.axis, part.indices(gone, parameter, group.units), 0.0)
             owner = copied.get_submodule(part.parameter.rpartition(".")[0])
             if isinstance(owner, nn.LayerNorm) and part.parameter.endswith("weight"):
                 owner.register_forward_hook(_NormOverKept(stays))

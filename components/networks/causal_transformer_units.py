@@ -1,4 +1,4 @@
-"""The units of a causal transformer: feed-forward channels and heads of each block, and the model width."""
+"""The units of a causal transformer: feed-forward channels, heads and their width of each block, the model width."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ def causal_transformer_groups(record: dict[str, Any]) -> list[Group]:
 
 
 def block_groups(number: int, block: dict[str, Any]) -> list[Group]:
-    """Feed-forward channels and heads of block ``number``."""
+    """Feed-forward channels, heads, and the channels that all heads have, of block ``number``.
+
+    All heads of a block are as wide as one another, so a unit of their width is a channel of each. Heads come before
+    it: with one of them gone, the channels of the others still recur.
+    """
     prefix = f"blocks.{number}."
     attention, size = f"{prefix}attention.", block["head_dim"]
-    heads = [Slice(f"{attention}{part}.{kind}", 0, size) for part in "qkv" for kind in ("weight", "bias")]
-    heads.append(Slice(f"{attention}o.weight", 1, size))
+    made = [(f"{attention}{part}.{kind}", 0) for part in "qkv" for kind in ("weight", "bias")]
+    places = [*made, (f"{attention}o.weight", 1)]
+    heads = (Slice(name, axis, size) for name, axis in places)
+    head_width = (Slice(name, axis, recurs=True) for name, axis in places)
     ffn = (Slice(f"{prefix}ffn_in.weight", 0), Slice(f"{prefix}ffn_in.bias", 0), Slice(f"{prefix}ffn_out.weight", 1))
     place = ("blocks", number)
     return [
         Group(f"{prefix}ffn", "ffn", block["ffn_dim"], ffn, (*place, "ffn_dim")),
         Group(f"{prefix}heads", "heads", block["heads"], tuple(heads), (*place, "heads")),
+        Group(f"{prefix}head_width", "head_width", size, tuple(head_width), (*place, "head_dim")),
     ]
 
 

@@ -10,7 +10,7 @@ from components.settings.base import Settings
 from components.settings.quantization import QuantizationAwareSettings
 from components.settings.training import OptimizationSettings
 
-_BY_KIND = ("ffn_ratio", "heads_ratio", "width_ratio", "channels_ratio")
+_BY_KIND = ("ffn_ratio", "heads_ratio", "head_width_ratio", "width_ratio", "channels_ratio")
 
 
 class PruningSettings(Settings):
@@ -23,6 +23,8 @@ class PruningSettings(Settings):
     """Share of each block's feed-forward channels that is removed."""
     heads_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of each block's attention heads that is removed."""
+    head_width_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the channels of each block's attention heads that is removed, of all its heads alike."""
     width_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the model width that is removed: from the item table, the norms and every linear layer."""
     channels_ratio: float = Field(default=0.0, ge=0, lt=1)
@@ -30,7 +32,7 @@ class PruningSettings(Settings):
     ratios: dict[str, float] = {}
     """Shares of single parts by their name, such as ``blocks.0.ffn``, in the place of that of their kind."""
     multiply_adds_share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds of one request that the pruned student may need. Units of all parts but the width
+    """Share of the multiply-adds of one request that the pruned student may need. Units of all parts but the widths
     compete for them, in the place of ratios: what is worth least for what it costs goes first."""
     steps: int = Field(default=1, ge=1)
     """Cuts in which all of it is removed, as much in each; each is followed by fine-tuning for its part of

@@ -47,7 +47,7 @@ def test_a_pruned_network_is_served_in_its_own_widths(heads: int) -> None:
     network = shaken_network(dim=32, heads=heads)
     groups = prunable_groups(network)
     scores = {group.name: torch.rand(group.units) for group in groups}
-    counts = counts_of(groups, {"ffn": 0.6, "heads": 0.5, "width": 0.25})
+    counts = counts_of(groups, {"ffn": 0.6, "heads": 0.5, "head_width": 0.5, "width": 0.25})
     smaller = cut(network, groups, units_to_keep(groups, scores, counts))
     given = [feed(3, LENGTH)]
     np.testing.assert_allclose(

@@ -45,11 +45,8 @@ def test_taylor_foretells_what_the_loss_does_when_a_unit_shrinks(
             before = loss(batches[0])
             for part in group.slices:
                 parameter = network.get_parameter(part.parameter)
-                parameter.index_copy_(
-                    part.axis,
-                    part.indices(torch.tensor([1])),
-                    parameter.index_select(part.axis, part.indices(torch.tensor([1]))) * (1 - share),
-                )
+                places = part.indices(torch.tensor([1]), parameter, group.units)
+                parameter.index_copy_(part.axis, places, parameter.index_select(part.axis, places) * (1 - share))
             change = float((loss(batches[0]) - before).abs() / share)
         assert change == pytest.approx(float(found[1]), rel=0.15, abs=2e-3)
 

@@ -19,7 +19,7 @@ CRITERIA = get_args(PruningSettings.model_fields["importance"].annotation)
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", ["ffn", "heads", "width"])
+@pytest.mark.parametrize("kind", ["ffn", "heads", "head_width", "width"])
 @pytest.mark.parametrize("importance", CRITERIA)
 def test_every_criterion_and_kind_is_mask_equivalent(
     prepared: PreparedDataset, importance: str, kind: str, tied: bool

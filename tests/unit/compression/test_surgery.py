@@ -14,14 +14,16 @@ INPUTS = [(torch.randint(0, ITEMS, (3, LENGTH)), torch.arange(3 * LENGTH))]
 def half(network: PredictionNetwork, kind: Kind) -> tuple[list[Group], dict[str, torch.Tensor]]:
     groups = [group for group in prunable_groups(network) if group.kind == kind]
     scores = {group.name: torch.rand(group.units) for group in groups}
-    return groups, units_to_keep(groups, scores, counts_of(groups, dict.fromkeys(("ffn", "heads", "width"), 0.5)))
+    return groups, units_to_keep(
+        groups, scores, counts_of(groups, dict.fromkeys(("ffn", "heads", "head_width", "width"), 0.5))
+    )
 
 
 @pytest.mark.parametrize("described", [False, True])
 def test_the_groups_cover_every_weight_of_a_unit(described: bool) -> None:
     groups = prunable_groups(shaken_network(tied=False, described=described))
     assert [group.name for group in groups] == [
-        *("blocks.0.ffn", "blocks.0.heads", "blocks.1.ffn", "blocks.1.heads"),
+        *(f"blocks.{block}.{part}" for block in (0, 1) for part in ("ffn", "heads", "head_width")),
         "width",
     ]
     cut_along = {(part.parameter, part.axis) for part in groups[-1].slices}
@@ -34,7 +36,7 @@ def test_the_groups_cover_every_weight_of_a_unit(described: bool) -> None:
 
 
 @pytest.mark.parametrize(("tied", "described"), [(True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("kind", ["ffn", "heads", "width"])
+@pytest.mark.parametrize("kind", ["ffn", "heads", "head_width", "width"])
 def test_the_smaller_network_is_the_masked_original(kind: Kind, tied: bool, described: bool) -> None:
     network = shaken_network(tied=tied, described=described, dim=32, heads=4)
     groups, kept = half(network, kind)
@@ -49,12 +51,14 @@ def test_all_kinds_are_cut_together() -> None:
     network = shaken_network(dim=32, heads=4)
     groups = prunable_groups(network)
     scores = {group.name: torch.rand(group.units) for group in groups}
-    kept = units_to_keep(groups, scores, counts_of(groups, {"ffn": 0.7, "heads": 0.5, "width": 0.25}))
+    kept = units_to_keep(
+        groups, scores, counts_of(groups, {"ffn": 0.7, "heads": 0.5, "head_width": 0.5, "width": 0.25})
+    )
     smaller = cut(network, groups, kept)
     assert check_mask_equivalence(network, smaller, groups, kept, INPUTS) < 1e-12
     record, before = smaller.record(), network.record()
     assert record["dim"] == 24 and record["embedding_scale"] == before["embedding_scale"]
-    assert [(block["heads"], block["head_dim"], block["ffn_dim"]) for block in record["blocks"]] == [(2, 8, 8)] * 2
+    assert [(block["heads"], block["head_dim"], block["ffn_dim"]) for block in record["blocks"]] == [(2, 4, 8)] * 2
     assert [block["scale"] for block in record["blocks"]] == [block["scale"] for block in before["blocks"]]
 
 
@@ -67,7 +71,7 @@ def test_the_original_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["ffn", "heads", "width"])
+@pytest.mark.parametrize("kind", ["ffn", "heads", "head_width", "width"])
 def test_a_cut_of_other_units_is_noticed(kind: Kind) -> None:
     network = shaken_network(dim=32, heads=4)
     groups, kept = half(network, kind)
