@@ -1,9 +1,11 @@
 """A faiss index over the vectors of a catalogue: which items have the greatest inner product with a user's vector.
 
-A value of a vector takes 8 or 16 bits. ``exact`` reads the codes of all items. ``ivf`` reads those of the lists whose
-centroids have the greatest product with it (Sivic and Zisserman, "Video Google", ICCV 2003). ``hnsw`` follows a graph
-of neighbours (Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical
-Navigable Small World graphs", TPAMI 2020). How far the last two look is their effort, which the file of an index holds.
+A value of a vector takes 8 or 16 bits. ``exact`` reads the codes of all items. ``ivf`` looks into the lists whose
+centroids have the greatest product with it (Sivic and Zisserman, "Video Google", ICCV 2003): it reads four bits a value
+there, as many vectors at a time as a register holds (André, Kermarrec and Le Scouarnec, "Cache locality is not enough",
+VLDB 2015), and then the whole codes of what looks best. ``hnsw`` follows a graph of neighbours (Malkov and Yashunin,
+"Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs", TPAMI 2020).
+How far the last two look is their effort, which the file of an index holds.
 
 No torch is needed for it: what serves a package searches with this module.
 """
@@ -29,6 +31,8 @@ Bits = Literal[8, 16]
 _LISTS = 4  # Times the root of the number of items, as faiss's guidelines say.
 _LEAST_IN_A_LIST = 39  # With fewer vectors a list faiss warns that centroids mean little.
 _TRAINED_ON_A_LIST = 64
+_LEAST_FOR_IVF = 16  # Vectors; a value of four bits has as many codes.
+_LOOKED_AT_AGAIN = 16.0  # Times the items that are wanted: their whole codes are read.
 _NEIGHBOURS, _NEIGHBOURS_SOUGHT = 32, 200
 _STEPS_OF_AN_OCTAVE = 4
 _LARGEST_HNSW_EFFORT = 4096
@@ -44,8 +48,9 @@ class ItemIndex:
     def __init__(self, index: Any) -> None:
         self._faiss = faiss_library()
         self._index = index
-        if isinstance(index, self._faiss.IndexIVF):
+        if isinstance(index, self._faiss.IndexRefine):
             self.kind: Kind = "ivf"
+            self._lists = self._faiss.downcast_index(index.base_index)
         elif isinstance(index, self._faiss.IndexHNSW):
             self.kind = "hnsw"
         else:
@@ -58,7 +63,7 @@ class ItemIndex:
 
         Args:
             vectors: ``(K, dim)`` float32.
-            kind: Of the index.
+            kind: Of the index; a handful of vectors gets an exact one in the place of ``ivf``.
             bits: Of a value: 8, evenly between the least and the greatest of its dimension, or 16, as half precision.
 
         Raises:
@@ -70,26 +75,15 @@ class ItemIndex:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         codes = faiss.ScalarQuantizer.QT_8bit if bits == 8 else faiss.ScalarQuantizer.QT_fp16
         metric = faiss.METRIC_INNER_PRODUCT
-        if kind == "exact":
-            index = faiss.IndexScalarQuantizer(dim, codes, metric)
-        elif kind == "ivf":
-            # Items go to the nearest centroid, so that a list holds items that are alike in length too; by direction
-            # alone, as faiss does it for inner products, half as many lists again have to be read.
-            nearest = faiss.IndexFlatL2(dim)
-            index = faiss.IndexIVFScalarQuantizer(nearest, dim, lists_of(items), codes, metric, False)
-            index.cp.seed, index.cp.spherical = 0, False
-            index.cp.max_points_per_centroid = _TRAINED_ON_A_LIST
-        else:
+        if kind == "ivf" and items >= _LEAST_FOR_IVF:
+            return cls(_in_lists(faiss, vectors, codes))
+        if kind == "hnsw":
             index = faiss.IndexHNSWSQ(dim, codes, _NEIGHBOURS, metric)
             index.hnsw.efConstruction = _NEIGHBOURS_SOUGHT
+        else:
+            index = faiss.IndexScalarQuantizer(dim, codes, metric)
         index.train(vectors)
         index.add(vectors)
-        if kind == "ivf":
-            # A search looks for the lists as it looks for items: by the inner product.
-            greatest = faiss.IndexFlatIP(dim)
-            greatest.add(nearest.reconstruct_n(0, nearest.ntotal))
-            greatest.this.disown()  # it is the index's from here on, and freed with it
-            index.quantizer, index.own_fields = greatest, True
         return cls(index)
 
     @classmethod
@@ -137,7 +131,7 @@ class ItemIndex:
         """Efforts to choose from, ascending; of an exact index, which has none, only 0."""
         if self.kind == "exact":
             return [0]
-        least, most = (1, self._index.nlist) if self.kind == "ivf" else (_NEIGHBOURS, _LARGEST_HNSW_EFFORT)
+        least, most = (1, self._lists.nlist) if self.kind == "ivf" else (_NEIGHBOURS, _LARGEST_HNSW_EFFORT)
         octaves = math.log2(most / least)
         steps = np.arange(math.ceil(octaves * _STEPS_OF_AN_OCTAVE) + 1) / _STEPS_OF_AN_OCTAVE
         return sorted({min(round(least * 2**step), most) for step in steps.tolist()})
@@ -147,12 +141,12 @@ class ItemIndex:
         """Lists that are read (``nprobe``), or candidates that are kept (``efSearch``); 0 of an exact index."""
         if self.kind == "exact":
             return 0
-        return int(self._index.nprobe if self.kind == "ivf" else self._index.hnsw.efSearch)
+        return int(self._lists.nprobe if self.kind == "ivf" else self._index.hnsw.efSearch)
 
     def set_effort(self, effort: int) -> None:
         """Choose one of :attr:`efforts`."""
         if self.kind == "ivf":
-            self._index.nprobe = effort
+            self._lists.nprobe = effort
         elif self.kind == "hnsw":
             self._index.hnsw.efSearch = effort
 
@@ -176,13 +170,38 @@ class ItemIndex:
         return Found(items[0], scores[0])
 
     def _search_all(self, vector: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        faiss = self._faiss
-        if self.kind == "ivf":
-            everything = faiss.SearchParametersIVF(nprobe=self._index.nlist)
-            found: tuple[np.ndarray, np.ndarray] = self._index.search(vector, wanted, params=everything)
-        else:
-            found = faiss.downcast_index(self._index.storage).search(vector, wanted)
+        whole = self._index.refine_index if self.kind == "ivf" else self._index.storage
+        found: tuple[np.ndarray, np.ndarray] = self._faiss.downcast_index(whole).search(vector, wanted)
         return found
+
+
+def _in_lists(faiss: ModuleType, vectors: np.ndarray, codes: int) -> Any:
+    """Lists of four bits a value, and the whole codes beside them."""
+    (items, dim), metric = vectors.shape, faiss.METRIC_INNER_PRODUCT
+    # Items go to the nearest centroid, so that a list holds items that are alike in length too; by direction alone, as
+    # faiss does it for inner products, half as many lists again have to be read. What is coded is how an item differs
+    # from its centroid.
+    nearest = faiss.IndexFlatL2(dim)
+    lists = faiss.IndexIVFPQFastScan(nearest, dim, lists_of(items), dim, 4, metric)
+    lists.by_residual = True
+    lists.cp.seed, lists.cp.spherical = 0, False
+    lists.cp.max_points_per_centroid = _TRAINED_ON_A_LIST
+    lists.pq.cp.min_points_per_centroid = 1
+    lists.train(vectors)
+    lists.add(vectors)
+    # A search looks for the lists as it looks for items: by the inner product.
+    greatest = faiss.IndexFlatIP(dim)
+    greatest.add(nearest.reconstruct_n(0, nearest.ntotal))
+    lists.quantizer, lists.own_fields = greatest, True
+    whole = faiss.IndexScalarQuantizer(dim, codes, metric)
+    whole.train(vectors)
+    whole.add(vectors)
+    index = faiss.IndexRefine(lists, whole)
+    index.k_factor = _LOOKED_AT_AGAIN
+    index.own_fields = index.own_refine_index = True
+    for owned in (greatest, lists, whole):
+        owned.this.disown()  # it is the index's from here on, and freed with it
+    return index
 
 
 def index_beside(model: Path) -> Path:
