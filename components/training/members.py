@@ -1,4 +1,4 @@
-"""Training of the members of an ensemble: side by side where there are cores, one after the other elsewhere."""
+"""Training of the members of an ensemble: side by side where there is room, one after the other elsewhere."""
 
 from __future__ import annotations
 
@@ -65,12 +65,11 @@ class TrainedMember(NamedTuple):
     result: FitResult
 
 
-def train_members(training: TeacherTraining, parallel: int | None = None) -> list[TrainedMember]:
+def train_members(training: TeacherTraining) -> list[TrainedMember]:
     """Train every member. How many are trained at once changes nothing in their weights.
 
     Args:
         training: What to train.
-        parallel: How many at once; None: as many as there are cores for.
 
     Raises:
         RecstillError: Whatever the training of a member raises; the others are ended.
@@ -78,8 +77,7 @@ def train_members(training: TeacherTraining, parallel: int | None = None) -> lis
     """
     members = training.settings.members
     threads = threads_per_network()
-    if parallel is None:
-        parallel = min(members, cores() // threads) if _one_processor(training.trainer) else 1
+    parallel = members_at_once(training.settings, training.trainer, threads)
     if parallel < 2:
         return [_train_member(training, number, threads, plain=False) for number in range(members)]
     results = _in_processes(training, threads, parallel)
@@ -125,10 +123,19 @@ def _folder(training: TeacherTraining, number: int) -> Path:
     return training.scratch / f"member-{number}"
 
 
-def _one_processor(trainer: TrainerSettings) -> bool:
-    """Lightning itself starts no further process, and no GPU would have to be shared."""
+def members_at_once(settings: TeacherSettings, trainer: TrainerSettings, threads: int) -> int:
+    """How many members are trained at the same time.
+
+    Args:
+        settings: May say it.
+        trainer: Where Lightning itself starts processes, for several devices, it is one.
+        threads: Of each network.
+    """
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
-    return on_cpu and trainer.devices in (1, "1", "auto") and trainer.num_nodes == 1
+    # On processors "auto" is one device, on a GPU as many as there are.
+    if trainer.devices not in ((1, "1", "auto") if on_cpu else (1, "1")) or trainer.num_nodes > 1:
+        return 1
+    return min(settings.members, settings.at_once or (max(1, cores() // threads) if on_cpu else 1))
 
 
 def _in_processes(training: TeacherTraining, threads: int, parallel: int) -> list[FitResult]:

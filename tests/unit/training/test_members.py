@@ -8,13 +8,17 @@ from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
 from components.settings.teacher import TeacherSettings
 from components.settings.training import OptimizationSettings, TrainerSettings
-from components.training.members import TeacherTraining, TrainedMember, member_seed, train_members
+from components.training import members
+from components.training.members import TeacherTraining, TrainedMember, member_seed, members_at_once, train_members
 
 
-def teacher(folder: Path, shape: CausalTransformerSettings, scratch: Path, **optimization: float) -> TeacherTraining:
+def teacher(
+    folder: Path, shape: CausalTransformerSettings, scratch: Path, at_once: int, **optimization: float
+) -> TeacherTraining:
     settings = TeacherSettings(
         network=shape,
         members=2,
+        at_once=at_once,
         optimization=OptimizationSettings.model_validate({"max_epochs": 2, "batch_size": 4} | optimization),
     )
     return TeacherTraining(folder, "next_item", settings, TrainerSettings(), 0, scratch, "shop")
@@ -27,8 +31,8 @@ def weights(network: PredictionNetwork) -> torch.Tensor:
 def test_members_are_the_same_side_by_side_and_one_after_the_other(
     prepared_folder: Path, shape: CausalTransformerSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def run(parallel: int) -> list[TrainedMember]:
-        return train_members(teacher(prepared_folder, shape, tmp_path / str(parallel)), parallel=parallel)
+    def run(at_once: int) -> list[TrainedMember]:
+        return train_members(teacher(prepared_folder, shape, tmp_path / str(at_once), at_once))
 
     apart, together = run(1), run(2)
     for one, other in zip(apart, together, strict=True):
@@ -44,9 +48,34 @@ def test_the_error_of_a_member_in_its_own_process_is_the_same_clear_error(
     prepared_folder: Path, shape: CausalTransformerSettings, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1, step(.|\n)*learning_rate"):
-        train_members(teacher(prepared_folder, shape, tmp_path, learning_rate=1e38), parallel=2)
+        train_members(teacher(prepared_folder, shape, tmp_path, 2, learning_rate=1e38))
 
 
 def test_seeds_of_members_differ_from_each_other_and_between_teachers() -> None:
     seeds = [member_seed(seed, number) for seed in range(20) for number in range(8)]
     assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "trainer", "gpu", "expected"),
+    [
+        (None, {"accelerator": "cpu"}, True, 3),
+        (None, {"accelerator": "auto"}, False, 3),
+        (None, {"accelerator": "auto", "devices": "auto"}, False, 3),
+        (2, {"accelerator": "cpu"}, False, 2),
+        (8, {"accelerator": "cpu"}, False, 5),
+        (None, {"accelerator": "cpu", "devices": 2}, False, 1),
+        (None, {"accelerator": "auto"}, True, 1),
+        (2, {"accelerator": "auto"}, True, 2),
+        (2, {"accelerator": "gpu", "devices": 2}, True, 1),
+        (2, {"accelerator": "gpu", "devices": "auto"}, True, 1),
+        (2, {"accelerator": "gpu", "num_nodes": 2}, True, 1),
+    ],
+)
+def test_processors_are_filled_and_a_gpu_is_shared_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, at_once: int | None, trainer: dict[str, object], gpu: bool, expected: int
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(members, "cores", lambda: 7)
+    settings = TeacherSettings(members=5, at_once=at_once)
+    assert members_at_once(settings, TrainerSettings.model_validate(trainer), threads=2) == expected
