@@ -88,4 +88,6 @@ FRONTIER = Frontier(
         )
     ),
     figures,
+    "The networks were trained on a GPU (an H200, products in TF32, 15 trainings at a time), stage by stage, and their "
+    "outputs taken into a clone by `dvc commit`; everything else was run by the commands below, on processor cores.",
 )

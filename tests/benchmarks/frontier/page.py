@@ -71,6 +71,7 @@ def page(stored: Sequence[Stored]) -> str:
         seeds = sorted({seed for row in one.rows for seed in row.seeds})
         parts.append(f"\n## {one.data}\n")
         parts.append(f"{one.measure} over {one.test_users:,} test users, seeds {', '.join(seeds)}.\n")
+        parts += [f"{one.note}\n"] if one.note else []
         parts += [f"![{cost}](frontier/{one.data}-{cost}.svg)\n" for cost in ("bytes", "latency")]
         parts.append(f"| | run | {one.measure} | seeds | of the teacher | bytes | a row | latency |")
         parts.append("|---|---|---|---|---|---|---|---|")

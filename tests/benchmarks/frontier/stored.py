@@ -61,12 +61,14 @@ class Stored(NamedTuple):
         measure: Title of the primary measure.
         test_users: How many the intervals are over.
         rows: In the order of the curves.
+        note: See :class:`Frontier`.
     """
 
     data: str
     measure: str
     test_users: int
     rows: list[Row]
+    note: str = ""
 
 
 def rows_of(frontier: Frontier, found: Sequence[Judged]) -> Stored:
@@ -101,7 +103,7 @@ def rows_of(frontier: Frontier, found: Sequence[Judged]) -> Stored:
             )
     order = list(CURVES)
     rows.sort(key=lambda row: (order.index(row.curve), -row.bytes))
-    return Stored(frontier.data, found[0].measure, len(np.unique(users)), rows)
+    return Stored(frontier.data, found[0].measure, len(np.unique(users)), rows, frontier.note)
 
 
 def write_stored(stored: Stored) -> Path:
