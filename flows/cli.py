@@ -65,7 +65,10 @@ def run(
         str | None, typer.Option("--from", metavar="STAGE", help="Leave what comes before this stage as it is.")
     ] = None,
     last: Annotated[
-        str | None, typer.Option("--to", metavar="STAGE", help="Leave out what does not lead to this stage.")
+        list[str] | None,
+        typer.Option(
+            "--to", metavar="STAGE", help="Leave out what leads to no such stage; may be given several times."
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -91,7 +94,8 @@ def run(
         chosen = _stages_to(stages, last, chosen)
     # Asking DVC takes a second, starting Prefect ten times that: an unchanged scenario need not wait for it.
     if not force and not pending(root, chosen):
-        console.say(f"{scenario}: every stage is up to date ({len(chosen)} cached)", style="cyan")
+        which = f"every stage up to {' and '.join(last)}" if last else "every stage"
+        console.say(f"{scenario}: {which} is up to date ({len(chosen)} cached)", style="cyan")
         for name in dict.fromkeys(stage.scenario for stage in stages):
             attest_run(root, name, (), console.say)  # what plain `dvc repro` has made, nobody has attested yet
     else:
@@ -102,7 +106,7 @@ def run(
     if stages[-1] in chosen:
         console.results(root / "artifacts" / scenario / "report")
     else:
-        console.say(f"{scenario}: up to {last}; `recstill run {scenario}` goes on from there")
+        console.say(f"the rest is left as it is: `recstill run {scenario}` goes on")
 
 
 @app.command()
@@ -237,20 +241,21 @@ def _stages_from(stages: Sequence[Stage], first: str) -> list[Stage]:
     return chosen
 
 
-def _stages_to(stages: Sequence[Stage], last: str, among: Sequence[Stage]) -> list[Stage]:
-    """Of ``among``, the stage named ``last`` and everything that it depends on.
+def _stages_to(stages: Sequence[Stage], last: Sequence[str], among: Sequence[Stage]) -> list[Stage]:
+    """Of ``among``, the stages named in ``last`` and everything that they depend on.
 
     Raises:
         RecstillError: There is no such stage, or it is none of them.
     """
-    _check_stage(stages, last)
+    for name in last:
+        _check_stage(stages, name)
     wanted: set[str] = set()
     for stage in reversed(stages):
-        if stage.name == last or stage.address in wanted:
+        if stage.name in last or stage.address in wanted:
             wanted |= {stage.address, *stage.upstream}
     chosen = [stage for stage in among if stage.address in wanted]
     if not chosen:
-        raise RecstillError(f"no stage leads from --from to --to {last}", "Name an earlier one after --from.")
+        raise RecstillError(f"no stage leads from --from to --to {last[0]}", "Name an earlier one after --from.")
     return chosen
 
 

@@ -31,7 +31,6 @@ Bits = Literal[8, 16]
 _LISTS = 4  # Times the root of the number of items, as faiss's guidelines say.
 _LEAST_IN_A_LIST = 39  # With fewer vectors a list faiss warns that centroids mean little.
 _TRAINED_ON_A_LIST = 64
-_LEAST_FOR_IVF = 16  # Vectors; a value of four bits has as many codes.
 _LOOKED_AT_AGAIN = 16.0  # Times the items that are wanted: their whole codes are read.
 _NEIGHBOURS, _NEIGHBOURS_SOUGHT = 32, 200
 _STEPS_OF_AN_OCTAVE = 4
@@ -51,6 +50,8 @@ class ItemIndex:
         if isinstance(index, self._faiss.IndexRefine):
             self.kind: Kind = "ivf"
             self._lists = self._faiss.downcast_index(index.base_index)
+        elif isinstance(index, self._faiss.IndexIVF):  # as packages of earlier versions have it
+            self.kind, self._lists = "ivf", index
         elif isinstance(index, self._faiss.IndexHNSW):
             self.kind = "hnsw"
         else:
@@ -63,7 +64,7 @@ class ItemIndex:
 
         Args:
             vectors: ``(K, dim)`` float32.
-            kind: Of the index; a handful of vectors gets an exact one in the place of ``ivf``.
+            kind: Of the index; vectors too few for two lists get an exact one in the place of ``ivf``.
             bits: Of a value: 8, evenly between the least and the greatest of its dimension, or 16, as half precision.
 
         Raises:
@@ -75,7 +76,7 @@ class ItemIndex:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         codes = faiss.ScalarQuantizer.QT_8bit if bits == 8 else faiss.ScalarQuantizer.QT_fp16
         metric = faiss.METRIC_INNER_PRODUCT
-        if kind == "ivf" and items >= _LEAST_FOR_IVF:
+        if kind == "ivf" and lists_of(items) > 1:
             return cls(_in_lists(faiss, vectors, codes))
         if kind == "hnsw":
             index = faiss.IndexHNSWSQ(dim, codes, _NEIGHBOURS, metric)
@@ -170,8 +171,13 @@ class ItemIndex:
         return Found(items[0], scores[0])
 
     def _search_all(self, vector: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-        whole = self._index.refine_index if self.kind == "ivf" else self._index.storage
-        found: tuple[np.ndarray, np.ndarray] = self._faiss.downcast_index(whole).search(vector, wanted)
+        faiss, index = self._faiss, self._index
+        if isinstance(index, faiss.IndexIVF):
+            everything = faiss.SearchParametersIVF(nprobe=index.nlist)
+            found: tuple[np.ndarray, np.ndarray] = index.search(vector, wanted, params=everything)
+        else:
+            whole = index.refine_index if self.kind == "ivf" else index.storage
+            found = faiss.downcast_index(whole).search(vector, wanted)
         return found
 
 

@@ -87,7 +87,7 @@ class Sequences:
         return [source_file(self._path)]
 
     def batches(self) -> Iterator[RawRows]:
-        """The events of all lines, at most about ``BATCH_ROWS`` at a time; an event's time is its place in the line.
+        """The events of all lines, at most about ``BATCH_ROWS`` at a time; an event's time is its place in the history.
 
         Raises:
             DataError: The file is damaged, or the published one has not the expected number of events.

@@ -88,7 +88,7 @@ class TextEncoder(RecordedNetwork[TextEncoderRecord]):
 
     @property
     def groups(self) -> list[Group]:
-        """Feed-forward channels and heads of each block."""
+        """Feed-forward channels, heads and their width of each block."""
         return [group for number, block in enumerate(self.record()["blocks"]) for group in block_groups(number, block)]
 
     @property

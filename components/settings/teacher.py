@@ -19,9 +19,6 @@ class TeacherSettings(Settings):
     """How each member is trained."""
     members: int = Field(default=1, ge=1, le=32)
     """Networks of the ensemble; they differ by their seed, and their probabilities are averaged."""
-    at_once: int | None = Field(default=None, ge=1)
-    """Members that are trained at the same time; it changes nothing in their weights. None: on processors as many as
-    there are cores for, on a GPU one. Where one network keeps a GPU half busy, several may share it."""
     warm_start: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Digest of an earlier teacher in the object store to start from, of the same shape; ``recstill retrain`` sets it.
     None: start anew."""

@@ -13,7 +13,8 @@ from components.errors import SettingsError
 
 THREADS_VARIABLE = "RECSTILL_THREADS"
 WORKERS_VARIABLE = "RECSTILL_WORKERS"
-_COUNTED = {THREADS_VARIABLE: "threads", WORKERS_VARIABLE: "workers"}
+MEMBERS_VARIABLE = "RECSTILL_MEMBERS_AT_ONCE"
+_COUNTED = {THREADS_VARIABLE: "threads", WORKERS_VARIABLE: "workers", MEMBERS_VARIABLE: "members"}
 
 
 def cores() -> int:
@@ -42,6 +43,17 @@ def scoring_workers(default: int | None = None) -> int:
         SettingsError: The variable is not a positive whole number.
     """
     return _number(WORKERS_VARIABLE, default or cores())
+
+
+def members_at_once(default: int) -> int:
+    """Members of a teacher that are trained at the same time: what ``RECSTILL_MEMBERS_AT_ONCE`` says, else the default.
+
+    It changes no result, and so is no setting: several may share a GPU that one keeps half busy.
+
+    Raises:
+        SettingsError: The variable is not a positive whole number.
+    """
+    return _number(MEMBERS_VARIABLE, default)
 
 
 def _number(variable: str, default: int) -> int:

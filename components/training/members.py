@@ -22,7 +22,7 @@ from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
 from components.settings.least_squares import LeastSquaresSettings
 from components.settings.teacher import TeacherSettings
-from components.settings.threads import cores, threads_per_network
+from components.settings.threads import cores, members_at_once, threads_per_network
 from components.settings.training import TrainerSettings
 from components.storage.atomic import new_folder
 from components.tasks.building import open_task
@@ -77,7 +77,7 @@ def train_members(training: TeacherTraining) -> list[TrainedMember]:
     """
     members = training.settings.members
     threads = threads_per_network()
-    parallel = members_at_once(training.settings, training.trainer, threads)
+    parallel = side_by_side(members, training.trainer, threads)
     if parallel < 2:
         return [_train_member(training, number, threads, plain=False) for number in range(members)]
     results = _in_processes(training, threads, parallel)
@@ -123,19 +123,22 @@ def _folder(training: TeacherTraining, number: int) -> Path:
     return training.scratch / f"member-{number}"
 
 
-def members_at_once(settings: TeacherSettings, trainer: TrainerSettings, threads: int) -> int:
+def side_by_side(members: int, trainer: TrainerSettings, threads: int) -> int:
     """How many members are trained at the same time.
 
     Args:
-        settings: May say it.
+        members: Of the teacher.
         trainer: Where Lightning itself starts processes, for several devices, it is one.
         threads: Of each network.
     """
     on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
     # On processors "auto" is one device, on a GPU as many as there are.
-    if trainer.devices not in ((1, "1", "auto") if on_cpu else (1, "1")) or trainer.num_nodes > 1:
+    one = trainer.devices in ((1, "1", "auto") if on_cpu else (1, "1")) or (
+        isinstance(trainer.devices, list) and len(trainer.devices) == 1
+    )
+    if not one or trainer.num_nodes > 1:
         return 1
-    return min(settings.members, settings.at_once or (max(1, cores() // threads) if on_cpu else 1))
+    return min(members, members_at_once(max(1, cores() // threads) if on_cpu else 1))
 
 
 def _in_processes(training: TeacherTraining, threads: int, parallel: int) -> list[FitResult]:

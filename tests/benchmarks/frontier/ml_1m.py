@@ -1,6 +1,6 @@
 """``ml-1m``: students of three widths of a teacher of two large transformers, histories of 200 films, ids only.
 
-One member of the teacher has 10.0 MB of fp32 weights: a fiftieth of that is the 64 dimensions in four bits, a twentieth
+One member of the teacher has 10.0 MB in fp32: a fiftieth of that is the 64 dimensions in four bits, a twentieth
 the 128 dimensions.
 """
 
@@ -89,5 +89,6 @@ FRONTIER = Frontier(
     ),
     figures,
     "The networks were trained on a GPU (an H200, products in TF32, 15 trainings at a time), stage by stage, and their "
-    "outputs taken into a clone by `dvc commit`; everything else was run by the commands below, on processor cores.",
+    "outputs taken into a clone by `dvc commit`; everything else was run by the commands below, on processor cores. To "
+    "train the networks without a teacher as well, add `--to train_baseline`.",
 )

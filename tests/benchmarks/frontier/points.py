@@ -126,7 +126,7 @@ def judged(frontier: Frontier, point: Point, seed: int, folder: Path) -> Judged:
         folder: Where clones and results are kept.
     """
     kept, root = folder / f"{frontier.data}-{seed}-{point.name}", folder / f"{frontier.data}-{seed}"
-    command = ["recstill", "run", frontier.scenario, "--to", "quantize"]
+    command = ["recstill", "run", frontier.scenario, "--to", "train_baseline", "--to", "quantize"]
     for change in (f"seed={seed}", *frontier.changes, *point.changes):
         command += ["--set", f"scenarios.{frontier.scenario}.{change}"]
     made_from = {"commit": _git(ROOT, "rev-parse", "HEAD"), "command": shlex.join(command)}
@@ -181,7 +181,7 @@ def of_less_popular(name: str, found: Sequence[Judged], one: tuple[str, str], ot
 
 
 def bytes_share(name: str, found: Sequence[Judged], one: tuple[str, str]) -> Figure:
-    """Bytes of a contender's file as a share of one teacher member's fp32 weights."""
+    """Bytes of a contender's file as a share of one teacher member's in fp32."""
     costs = next(judged.costs for judged in found if judged.point == one[0])
     member = next(judged.costs[MEMBER] for judged in found if MEMBER in judged.costs)
     return Figure(name, costs[one[1]].bytes / member.bytes)

@@ -83,6 +83,40 @@ def test_the_same_vectors_give_the_same_bytes_which_hold_the_effort(kind: Kind) 
         assert (one.items == other.items).all() and (one.scores == other.scores).all()
 
 
+@pytest.mark.parametrize(("count", "kind"), [(1, "exact"), (77, "exact"), (78, "ivf")])
+def test_a_small_catalogue_gets_lists_when_there_are_two(
+    count: int, kind: Kind, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = ItemIndex.built(vectors(count), "ivf")
+    assert index.kind == kind
+    for found in index.search(vectors(3, seed=1), [5] * 3):
+        assert len(set(found.items.tolist())) == min(5, count) and found.items.min() >= 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lists_are_of_any_width() -> None:
+    narrow = np.ascontiguousarray(vectors()[:, :7])
+    index = ItemIndex.built(narrow, "ivf")
+    index.set_effort(index.efforts[-1])
+    best = exact_search(narrow, narrow[:50], 10)
+    answers = index.search(narrow[:50], [10] * 50)
+    assert np.mean([np.isin(row, found.items) for row, found in zip(best, answers, strict=True)]) > 0.95
+
+
+def test_an_index_of_an_earlier_package_is_searched_as_it_was() -> None:
+    import faiss
+
+    earlier = faiss.index_factory(DIM, "IVF32,SQ8", faiss.METRIC_INNER_PRODUCT)
+    earlier.train(vectors())
+    earlier.add(vectors())
+    earlier.nprobe = 2
+    content = bytes(faiss.serialize_index(earlier))
+    index = ItemIndex.loaded(content, hashlib.sha256(content).hexdigest())
+    assert (index.kind, index.effort) == ("ivf", 2)
+    (everything,) = index.search(vectors(1, seed=1), [ITEMS])
+    assert sorted(everything.items.tolist()) == list(range(ITEMS))
+
+
 def test_threads_search_one_index_at_a_time(index: ItemIndex) -> None:
     queries = vectors(60, seed=1)
     alone = index.search(queries, [10] * 60)

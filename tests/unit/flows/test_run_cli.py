@@ -39,6 +39,11 @@ def test_a_pair_is_run_with_the_stages_of_both_its_scenarios(monkeypatch: pytest
         (["--to", "train_baseline"], ["ingest", "prepare", "train_baseline"]),
         (["--to", "distill"], ["ingest", "prepare", "train_teacher", "soft_labels", "distill"]),
         (["--from", "distill", "--to", "prune"], ["distill", "prune"]),
+        (["--from", "train_baseline", "--to", "train_baseline"], ["train_baseline"]),
+        (
+            ["--to", "train_baseline", "--to", "soft_labels"],
+            ["ingest", "prepare", "train_baseline", "train_teacher", "soft_labels"],
+        ),
     ],
 )
 def test_a_run_ends_with_the_stage_that_it_is_told_and_takes_only_what_leads_there(
@@ -53,7 +58,31 @@ def test_a_run_ends_with_the_stage_that_it_is_told_and_takes_only_what_leads_the
     monkeypatch.setattr(cli, "_compressed", compressed)
     CliRunner().invoke(cli.app, ["run", "synthetic", "--force", *options])
 
-    assert ran == expected
+    assert sorted(ran) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "shown"),
+    [
+        (
+            ["--to", "prepare", "--to", "distill"],
+            "synthetic: every stage up to prepare and distill is up to date (5",
+            0,
+        ),
+        ([], "synthetic: every stage is up to date (10 cached)", 1),
+    ],
+)
+def test_the_results_are_shown_when_the_run_leads_to_them(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], told: str, shown: int
+) -> None:
+    results: list[Path] = []
+    monkeypatch.setattr("flows.graph.pending", lambda root, stages: {})
+    monkeypatch.setattr("flows.attesting.attest_run", lambda *_: None)
+    monkeypatch.setattr("flows.console.Console.results", lambda console, folder: results.append(folder))
+    done = CliRunner().invoke(cli.app, ["run", "synthetic", *options])
+
+    assert told in done.output and len(results) == shown
+    assert ("the rest is left as it is: `recstill run synthetic` goes on" in done.output) is not bool(shown)
 
 
 def test_a_pair_is_no_scenario_and_the_error_names_its_two() -> None:

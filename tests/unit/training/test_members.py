@@ -7,18 +7,16 @@ from components.errors import TrainingError
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
 from components.settings.teacher import TeacherSettings
+from components.settings.threads import MEMBERS_VARIABLE
 from components.settings.training import OptimizationSettings, TrainerSettings
 from components.training import members
-from components.training.members import TeacherTraining, TrainedMember, member_seed, members_at_once, train_members
+from components.training.members import TeacherTraining, TrainedMember, member_seed, side_by_side, train_members
 
 
-def teacher(
-    folder: Path, shape: CausalTransformerSettings, scratch: Path, at_once: int, **optimization: float
-) -> TeacherTraining:
+def teacher(folder: Path, shape: CausalTransformerSettings, scratch: Path, **optimization: float) -> TeacherTraining:
     settings = TeacherSettings(
         network=shape,
         members=2,
-        at_once=at_once,
         optimization=OptimizationSettings.model_validate({"max_epochs": 2, "batch_size": 4} | optimization),
     )
     return TeacherTraining(folder, "next_item", settings, TrainerSettings(), 0, scratch, "shop")
@@ -29,10 +27,15 @@ def weights(network: PredictionNetwork) -> torch.Tensor:
 
 
 def test_members_are_the_same_side_by_side_and_one_after_the_other(
-    prepared_folder: Path, shape: CausalTransformerSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    prepared_folder: Path,
+    shape: CausalTransformerSettings,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def run(at_once: int) -> list[TrainedMember]:
-        return train_members(teacher(prepared_folder, shape, tmp_path / str(at_once), at_once))
+        monkeypatch.setenv(MEMBERS_VARIABLE, str(at_once))
+        return train_members(teacher(prepared_folder, shape, tmp_path / str(at_once)))
 
     apart, together = run(1), run(2)
     for one, other in zip(apart, together, strict=True):
@@ -45,10 +48,11 @@ def test_members_are_the_same_side_by_side_and_one_after_the_other(
 
 
 def test_the_error_of_a_member_in_its_own_process_is_the_same_clear_error(
-    prepared_folder: Path, shape: CausalTransformerSettings, tmp_path: Path
+    prepared_folder: Path, shape: CausalTransformerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(MEMBERS_VARIABLE, "2")
     with pytest.raises(TrainingError, match=r"epoch 1, step(.|\n)*learning_rate"):
-        train_members(teacher(prepared_folder, shape, tmp_path, 2, learning_rate=1e38))
+        train_members(teacher(prepared_folder, shape, tmp_path, learning_rate=1e38))
 
 
 def test_seeds_of_members_differ_from_each_other_and_between_teachers() -> None:
@@ -67,6 +71,7 @@ def test_seeds_of_members_differ_from_each_other_and_between_teachers() -> None:
         (None, {"accelerator": "cpu", "devices": 2}, False, 1),
         (None, {"accelerator": "auto"}, True, 1),
         (2, {"accelerator": "auto"}, True, 2),
+        (2, {"accelerator": "gpu", "devices": [1]}, True, 2),
         (2, {"accelerator": "gpu", "devices": 2}, True, 1),
         (2, {"accelerator": "gpu", "devices": "auto"}, True, 1),
         (2, {"accelerator": "gpu", "num_nodes": 2}, True, 1),
@@ -77,5 +82,6 @@ def test_processors_are_filled_and_a_gpu_is_shared_when_it_is_asked_for(
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
     monkeypatch.setattr(members, "cores", lambda: 7)
-    settings = TeacherSettings(members=5, at_once=at_once)
-    assert members_at_once(settings, TrainerSettings.model_validate(trainer), threads=2) == expected
+    if at_once is not None:
+        monkeypatch.setenv(MEMBERS_VARIABLE, str(at_once))
+    assert side_by_side(5, TrainerSettings.model_validate(trainer), threads=2) == expected
