@@ -62,6 +62,18 @@ def test_all_kinds_are_cut_together() -> None:
     assert [block["scale"] for block in record["blocks"]] == [block["scale"] for block in before["blocks"]]
 
 
+def test_heads_and_their_width_are_cut_again_in_what_is_left() -> None:
+    network = shaken_network(dim=32, heads=4)
+    for heads, head_dim in ((2, 4), (1, 2)):
+        groups = [group for group in prunable_groups(network) if group.kind in ("heads", "head_width")]
+        scores = {group.name: torch.rand(group.units) for group in groups}
+        kept = units_to_keep(groups, scores, {group.name: group.units // 2 for group in groups})
+        smaller = cut(network, groups, kept)
+        assert check_mask_equivalence(network, smaller, groups, kept, INPUTS) < 1e-12
+        network = smaller
+        assert {(block["heads"], block["head_dim"]) for block in network.record()["blocks"]} == {(heads, head_dim)}
+
+
 def test_the_original_stays_as_it_was() -> None:
     network = shaken_network()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
