@@ -1,10 +1,11 @@
 """A catalogue of a million items: how long encoder and index take for the ten best, and how many of them they find.
 
-``python -m tests.benchmarks.large_catalogue`` (``ITEMS=100000`` takes a tenth). A causal transformer of 64 channels and
-two blocks that reads 50 events goes through what ``quantize`` does for the form ``int8_index``. The effort is chosen
-on validation histories, the figures are of 1,000 test histories, asked one at a time in one thread, their own items
-left out. Nothing is trained, which would take days: the items' vectors are drawn so that an index has as hard a time
-with them as with trained ones, see :func:`trained_like`. Builds in some minutes, in 5 GB.
+``python -m tests.benchmarks.large_catalogue`` (``ITEMS=100000`` takes a tenth, ``SEARCH=hnsw`` another index). A causal
+transformer of 64 channels and two blocks that reads 50 events goes through what ``quantize`` does for the form
+``int8_index``. The effort is chosen on validation histories, the figures are of 1,000 test histories, asked one at a
+time in one thread, their own items left out. Nothing is trained, which would take days: the items' vectors are drawn so
+that an index has as hard a time with them as with trained ones, see :func:`trained_like`. Builds in some minutes, in
+5 GB.
 """
 
 from __future__ import annotations
@@ -158,7 +159,8 @@ def measured(items: int) -> Sequence[Figure]:
     task = NextItem(histories(topic), LENGTH)
     model = export_onnx(encoding(vectors))  # type: ignore[arg-type]
     started = time.monotonic()
-    found = searched(model, QuantizationSettings(), [], task)
+    settings = QuantizationSettings.model_validate({"search": {"index": os.environ.get("SEARCH", "by_size")}})
+    found = searched(model, settings, [], task)
     seconds = time.monotonic() - started
     print(
         f"{items:,} items: {found.index.kind} of {found.bits} bits, effort {found.index.effort}, recall "
