@@ -48,7 +48,7 @@ def scoring_workers(default: int | None = None) -> int:
 def members_at_once(default: int) -> int:
     """Members of a teacher that are trained at the same time: what ``RECSTILL_MEMBERS_AT_ONCE`` says, else the default.
 
-    It changes no result, and so is no setting: several may share a GPU that one keeps half busy.
+    It changes no result, and so is no setting: several may share a GPU that one does not fill.
 
     Raises:
         SettingsError: The variable is not a positive whole number.

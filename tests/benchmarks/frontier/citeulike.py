@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.frontier.curves import STUDENT, TEACHER
 from tests.benchmarks.frontier.points import Curve, Frontier, Judged, Point, difference, level, of_less_popular
 
-_STUDENT: dict[str, Curve] = {
-    "baseline": "without_teacher",
-    "student.fp32": "distilled",
-    "pruned.int8_table8": "distilled_quantized",
-    "pruned.int4_table4": "distilled_quantized",
-}
-_TEACHER: dict[str, Curve] = {
-    "teacher": "teacher",
-    "teacher_member.fp32": "quantized",
-    "teacher_member.int8_table8": "quantized",
-    "teacher_member.int8_table4": "quantized",
-    "teacher_member.int4_table2": "quantized",
-}
 _AWARE_4 = "pruning.quantization_aware={form: int4_table4}"
 _AWARE_2 = "pruning.quantization_aware={form: int4_table2}"
 _IN_4: dict[str, Curve] = {"pruned.int4_table4": "all"}
@@ -60,10 +48,10 @@ FRONTIER = Frontier(
     "citeulike",
     ("quantization.variants=[fp32,int8_table8,int4_table4,int4_table2]",),
     (
-        Point("d20", ("student.network.dim=20",), {**_TEACHER, **_STUDENT}),
-        Point("d32", ("student.network.dim=32",), _STUDENT),
+        Point("d20", ("student.network.dim=20",), {**TEACHER, **STUDENT}),
+        Point("d32", ("student.network.dim=32",), STUDENT),
         Point("d32-aware", ("student.network.dim=32", _AWARE_4), _IN_4),
-        Point("d64", ("student.network.dim=64",), _STUDENT),
+        Point("d64", ("student.network.dim=64",), STUDENT),
         Point("d64-aware", ("student.network.dim=64", _AWARE_4), _IN_4),
         Point("d64-aware-2", ("student.network.dim=64", _AWARE_2), _IN_2),
     ),

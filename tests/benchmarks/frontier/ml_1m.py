@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.frontier.curves import STUDENT, TEACHER
 from tests.benchmarks.frontier.points import (
     Curve,
     Frontier,
@@ -21,20 +22,7 @@ from tests.benchmarks.frontier.points import (
     share,
 )
 
-_STUDENT: dict[str, Curve] = {
-    "baseline": "without_teacher",
-    "student.fp32": "distilled",
-    "pruned.int8_table8": "distilled_quantized",
-    "pruned.int4_table4": "distilled_quantized",
-}
 _INT4_ROWS: dict[str, Curve] = {"pruned.int8_table4": "distilled_quantized"}
-_TEACHER: dict[str, Curve] = {
-    "teacher": "teacher",
-    "teacher_member.fp32": "quantized",
-    "teacher_member.int8_table8": "quantized",
-    "teacher_member.int8_table4": "quantized",
-    "teacher_member.int4_table2": "quantized",
-}
 _SHIPPED = "pruned.int4_table4"
 _ALL: dict[str, Curve] = {_SHIPPED: "all"}
 # Neither cut nor fine-tuned: what is quantized is the student as it was distilled.
@@ -82,7 +70,7 @@ FRONTIER = Frontier(
             Point(
                 width,
                 (*changes, *_AS_DISTILLED, _MANY if width == "d128" else _FEW),
-                {**_TEACHER, **_STUDENT, **_INT4_ROWS} if width == "d128" else _STUDENT,
+                {**TEACHER, **STUDENT, **_INT4_ROWS} if width == "d128" else STUDENT,
             ),
             Point(f"{width}-aware", (*changes, _FEW), _ALL),
         )
