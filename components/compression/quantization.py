@@ -21,7 +21,8 @@ from onnxruntime.quantization import (
 from components.compression.codebook import with_codebook_linears
 from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
 from components.compression.product import with_product_table
-from components.compression.tables import with_int8_positions, with_quantized_table, with_row_linears
+from components.compression.table_rounding import with_rounded_table
+from components.compression.tables import with_int8_positions, with_row_linears
 from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
 from components.tasks.batch import Feed
 
@@ -68,7 +69,8 @@ def quantized(
         model: From :func:`export_onnx`.
         variant: Which one.
         settings: Block and codebook sizes.
-        calibration: Inputs of training histories, for the activation ranges of ``int8_static``.
+        calibration: Inputs of training histories, for the activation ranges of ``int8_static``, and for what tables of
+            few bits are multiplied with.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -89,7 +91,7 @@ def quantized(
             linears = with_row_linears(copy, 4, block)
         case "kmeans8_table8":
             linears = with_codebook_linears(copy, settings.kmeans_levels)
-    return tidied(with_int8_positions(with_quantized_table(linears, bits, block)))
+    return with_rounded_table(linears, model, bits, settings, calibration)
 
 
 class _Calibration(CalibrationDataReader):

@@ -7,6 +7,7 @@ may multiply matrices of the attention out before they are rounded, and int8 for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch import nn
 from components.compression.product import product_quantized
 from components.compression.rowwise import quantized_rows
 from components.networks.contract import PredictionNetwork
-from components.settings.quantization import QuantizationAwareSettings, RoundedForm
+from components.settings.quantization import QuantizationAwareSettings, QuantizationSettings, RoundedForm
+from components.storage.atomic import write_json
 
+ROUNDING_FILE = "rounding.json"
+"""Beside the weights of a network that was fine-tuned for a form: which form."""
 Kind = Literal["linear", "table"]
 _POSITIONS = "position"
 
@@ -80,6 +84,23 @@ class Rounding:
             found = np.ascontiguousarray(found.restored())
         rounded = torch.from_numpy(found)
         return rounded if added is None else rounded - added
+
+
+def write_rounding(folder: Path, settings: QuantizationAwareSettings) -> None:
+    """Note beside a network's weights what they were fine-tuned for."""
+    write_json(folder / ROUNDING_FILE, {"form": settings.form})
+
+
+def rounded_as_trained(settings: QuantizationSettings, folder: Path) -> QuantizationSettings:
+    """The settings by which a network is quantized: one that got used to the nearest codes keeps them.
+
+    Args:
+        settings: As they are given.
+        folder: Of the network's weights.
+    """
+    if not (folder / ROUNDING_FILE).is_file():
+        return settings
+    return settings.model_copy(update={"table_rounding": "nearest"})
 
 
 def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:

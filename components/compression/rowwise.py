@@ -97,6 +97,20 @@ def quantized_rows(matrix: np.ndarray, bits: int, largest_block: int, start: Row
     return RowBlocks(_packed(codes, bits), best_levels, unit, width, block, bits)
 
 
+def with_codes(rows: RowBlocks, codes: np.ndarray) -> RowBlocks:
+    """The same blocks with other codes.
+
+    Args:
+        rows: Whose levels count.
+        codes: ``(rows, width)`` integers around 0: with four bits of -8 to 7.
+    """
+    count, width = codes.shape
+    middle = 2 ** (rows.bits - 1)
+    padded = np.full((count, rows.levels.shape[1] * rows.block), middle, np.uint8)
+    padded[:, :width] = codes + middle
+    return rows._replace(codes=_packed(padded.reshape(count, -1, rows.block), rows.bits))
+
+
 def _codes(blocks: np.ndarray, levels: np.ndarray, unit: np.float32, top: int) -> np.ndarray:
     return np.clip(np.rint(blocks / (levels * unit)[..., None]), -top - 1, top)
 

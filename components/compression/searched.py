@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from components.compression.encoder import split_at_head
-from components.compression.export import model_bytes
 from components.compression.item_index import INDEX_KEY, Bits, ItemIndex, Kind, exact_search
 from components.compression.quantization import quantized
+from components.compression.running import outputs_of
 from components.errors import CompressionError
 from components.settings.quantization import GraphForm, QuantizationSettings, SearchSettings
 from components.tasks.answering import Retrieving
@@ -77,7 +76,7 @@ def searched(
     encoder, vectors = split_at_head(model)
     encoder = quantized(encoder, _FORM, settings, calibration)
     asked = list(_asked(task, settings.search.histories))
-    queries = vectors_of(encoder, [one.feed for one in asked])
+    queries = outputs_of(encoder, [one.feed for one in asked])
     seen = [one.seen for one in asked]
     best = exact_answers(vectors, queries, seen, task.best_of)
     kind, search = kind_of(settings.search, len(vectors)), settings.search
@@ -97,15 +96,6 @@ def kind_of(settings: SearchSettings, items: int) -> Kind:
     if settings.index == "by_size":
         return "exact" if items <= settings.exact_up_to else "ivf"
     return settings.index
-
-
-def vectors_of(encoder: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
-    """``(rows, dim)`` of requests in ONNX Runtime, one feed after the other."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model_bytes(encoder), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
 
 
 def recall_of(index: ItemIndex, queries: np.ndarray, seen: Sequence[np.ndarray], best: Sequence[np.ndarray]) -> float:

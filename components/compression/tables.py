@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from components.compression.gptq import Products, gptq_rows
 from components.compression.graph import (
     array,
     drop,
@@ -43,17 +44,27 @@ class StoredRows(NamedTuple):
     rows: RowBlocks
 
 
-def with_quantized_table(model: onnx.ModelProto, bits: int, largest_block: int) -> onnx.ModelProto:
+def with_quantized_table(
+    model: onnx.ModelProto, bits: int, largest_block: int, products: Products | None = None
+) -> onnx.ModelProto:
     """Quantize every table that rows are looked up in, in place; an untied head is quantized on its own.
 
     Args:
         model: From :func:`export_onnx`, or from a quantizer that left table and head alone.
         bits: 2, 4 or 8.
         largest_block: Columns of a row that may share a scale.
+        products: That scores are, see :func:`~components.compression.gptq.gptq_rows`. None: each value gets the nearest
+            code.
     """
     graph = model.graph
-    for name in [*lookup_tables(graph), *([HEAD] if initializer(graph, HEAD) is not None else [])]:
-        stored = _stored(model, name, quantized_rows(array(graph, name), bits, largest_block))
+    multiplied = multiplied_tables(graph)
+    for name in _tables(graph):
+        table = array(graph, name)
+        if products is not None and name in multiplied:
+            rows = gptq_rows(table, bits, largest_block, products)
+        else:
+            rows = quantized_rows(table, bits, largest_block)
+        stored = _stored(model, name, rows)
         for node in readers(graph, name):
             if node.op_type == "Gather":
                 replace_node(graph, node, _lookup(graph, node, stored))
@@ -63,6 +74,11 @@ def with_quantized_table(model: onnx.ModelProto, bits: int, largest_block: int) 
                 replace_node(graph, product, [_product(product.input[0], product.output[0], stored)])
         drop(graph, name)
     return model
+
+
+def multiplied_tables(graph: onnx.GraphProto) -> list[str]:
+    """The tables that scores are products with; others are only looked up in."""
+    return [name for name in _tables(graph) if any(node.op_type != "Gather" for node in readers(graph, name))]
 
 
 def with_row_linears(model: onnx.ModelProto, bits: int, largest_block: int) -> onnx.ModelProto:
@@ -93,6 +109,10 @@ def with_int8_positions(model: onnx.ModelProto) -> onnx.ModelProto:
     drop(graph, POSITIONS)
     _restored(graph, POSITIONS, np.rint(table / unit).astype(np.int8), unit)
     return model
+
+
+def _tables(graph: onnx.GraphProto) -> list[str]:
+    return [*lookup_tables(graph), *([HEAD] if initializer(graph, HEAD) is not None else [])]
 
 
 def _stored(model: onnx.ModelProto, name: str, rows: RowBlocks) -> StoredRows:

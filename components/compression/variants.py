@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 
-from components.compression.export import OUTPUT, export_onnx, model_bytes
+from components.compression.export import export_onnx, model_bytes
 from components.compression.item_index import Kind, index_beside
 from components.compression.quantization import bits_of, quantized
-from components.compression.searched import Searched, searched, vectors_of
+from components.compression.running import outputs_of
+from components.compression.searched import Searched, searched
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import QuantizationSettings, VariantName
@@ -123,7 +122,7 @@ def write_variants(
     """
     model = export_onnx(network)
     expected = reference_scores(network, calibration, task.inputs_of)
-    check_parity(scores_of(model, calibration), expected)
+    check_parity(outputs_of(model, calibration), expected)
     for form in forms:
         name = f"{made_from}.{form}"
         path, index = folder / f"{name}.onnx", None
@@ -134,7 +133,7 @@ def write_variants(
             index = _write_index(index_beside(path), found, task.best_of)
         else:
             variant = quantized(model, form, settings, calibration)
-            overlap = top_overlap(scores_of(variant, calibration), expected, task.best_of)
+            overlap = top_overlap(outputs_of(variant, calibration), expected, task.best_of)
             path.write_bytes(model_bytes(variant))
         size, digest = path.stat().st_size + (0 if index is None else index.bytes), file_digest(path)
         bits = bits_of(form, settings)
@@ -160,7 +159,7 @@ def _write_index(path: Path, found: Searched, best_of: int) -> VariantIndex:
 def _found_overlap(found: Searched, feeds: Sequence[Feed], expected: np.ndarray, best_of: int) -> float:
     """As :func:`top_overlap`, of the items that are found."""
     top = min(best_of, expected.shape[1])
-    vectors = vectors_of(found.encoder, feeds)
+    vectors = outputs_of(found.encoder, feeds)
     answers = found.index.search(vectors, [top] * len(vectors))
     wanted = np.argpartition(-expected, top - 1, axis=1)[:, :top]
     return float(np.mean([np.isin(row, answer.items).mean() for row, answer in zip(wanted, answers, strict=True)]))
@@ -175,15 +174,6 @@ def reference_scores(
         for feed in feeds:
             scores.append(network(*inputs_of(feed)).numpy())
     return np.concatenate(scores)
-
-
-def scores_of(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
-    """Scores ``(histories, K)`` of a model in ONNX Runtime, one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model_bytes(model), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT], feed)[0] for feed in feeds])
 
 
 def check_parity(scores: np.ndarray, expected: np.ndarray) -> None:

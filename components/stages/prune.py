@@ -14,12 +14,13 @@ import torch
 from components.compression.cost import multiply_adds
 from components.compression.importance import group_lasso
 from components.compression.pruning import PrunedNetwork, groups_to_cut, validation_quality
-from components.compression.rounding import Rounding
+from components.compression.rounding import Rounding, write_rounding
 from components.compression.schedule import cuts
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
 from components.settings.pruning import PruningSettings
+from components.settings.quantization import QuantizationAwareSettings
 from components.settings.threads import threads_per_network
 from components.settings.training import TrainerSettings
 from components.soft_labels.reader import open_labels
@@ -55,7 +56,7 @@ def work(workspace: Workspace) -> None:
     if not groups and aware is None:
         print("all ratios are 0: nothing is cut, and pruned/ is a copy of student/")
         copied, unchanged = FitResult("pruned", (), before), {f"validation_{measure.key}_before": before}
-        _write(workspace, started, student, [copied], measure=measure, **unchanged)
+        _write(workspace, started, student, [copied], None, measure=measure, **unchanged)
         return
 
     def tuned(network: PredictionNetwork, scratch: Path, name: str, **further: Any) -> FitResult:
@@ -136,7 +137,7 @@ def work(workspace: Workspace) -> None:
             further |= {name: multiply_adds(record) for name, record in records.items()}
         if len(steps) > 1:
             further["steps"] = steps
-        _write(workspace, started, result.network, tunings, measure=measure, **further)
+        _write(workspace, started, result.network, tunings, aware, measure=measure, **further)
     epochs_in_all = sum(one.epochs for one in tunings)
     print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {epochs_in_all} epochs (student {before:.4f})")
 
@@ -151,12 +152,15 @@ def _write(
     started: float,
     network: PredictionNetwork,
     results: Sequence[FitResult],
+    aware: QuantizationAwareSettings | None,
     *,
     measure: Measure,
     **further: Any,
 ) -> None:
     with new_folder(workspace.artifacts / "pruned") as folder:
         write_network(folder, network)
+        if aware is not None:
+            write_rounding(folder, aware)
     write_training(workspace, "prune", [network], results, started, measure=measure, **further)
 
 

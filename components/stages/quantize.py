@@ -9,6 +9,7 @@ import torch
 from components.compression.item_index import faiss_library
 from components.compression.openvino_form import write_openvino
 from components.compression.openvino_runtime import library
+from components.compression.rounding import rounded_as_trained
 from components.compression.variants import write_variants
 from components.networks.building import read_network
 from components.settings.quantization import QuantizationSettings, VariantName
@@ -51,7 +52,7 @@ def work(workspace: Workspace) -> None:
                 folder,
                 network,
                 (*forms, *few) if made_from == "teacher_member" else forms,
-                settings,
+                rounded_as_trained(settings, checkpoint),
                 calibration,
                 task=task,
                 made_from=made_from,

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 
 from components.compression.importance import chance
 from components.compression.pruning import counts_to_keep, groups_to_cut
+from components.compression.rounding import rounded_as_trained
 from components.compression.surgery import cut, units_to_keep
 from components.compression.variants import Variant, write_variants
 from components.evaluation.comparison import Interval, paired_bootstrap
@@ -147,7 +148,9 @@ def _costs(
 ) -> dict[str, dict[str, Any]]:
     """Bytes of every variant, and the latency of those that are not much too large, by the variant's form."""
     folder = workspace.root / "untrained"
-    variants = _variants(folder, network, quantization.variants, quantization, task)
+    # Which codes a table gets costs nothing to serve, and takes time to find.
+    quickly = quantization.model_copy(update={"table_rounding": "nearest"})
+    variants = _variants(folder, network, quickly.variants, quickly, task)
     found: dict[str, dict[str, Any]] = {form: {"bytes": variant.bytes} for form, variant in variants.items()}
     limit = request["budget"].get("max_bytes")
     most = float("inf") if limit is None or request["always"] else limit * (1 + float(request["slack"]))
@@ -169,6 +172,7 @@ def _qualities(
     network = read_network(workspace.artifacts / "pruned")
     folder = workspace.root / VARIANTS
     shutil.rmtree(folder, ignore_errors=True)
+    settings = rounded_as_trained(settings, workspace.artifacts / "pruned")
     variants = _variants(folder, network, forms, settings, task)
     judged = {
         form: task.judge(onnx_scorer(folder / variant.file), task.evaluation_batches("validation", _BATCH_SIZE))

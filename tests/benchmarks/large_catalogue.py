@@ -22,7 +22,8 @@ import torch
 
 from components.compression.export import export_onnx, model_bytes
 from components.compression.item_index import ItemIndex, index_beside
-from components.compression.searched import exact_answers, recall_of, searched, vectors_of
+from components.compression.running import outputs_of
+from components.compression.searched import exact_answers, recall_of, searched
 from components.data.dataset import PreparedDataset
 from components.evaluation.onnx_session import new_session
 from components.evaluation.searching import ItemSearch, item_search_of
@@ -168,7 +169,7 @@ def measured(items: int) -> Sequence[Figure]:
         flush=True,
     )
     asked = test_histories(task)
-    queries = vectors_of(found.encoder, asked.feeds)
+    queries = outputs_of(found.encoder, asked.feeds)
     best = exact_answers(vectors, queries, asked.seen, BEST_OF)
     exact = ItemIndex.built(vectors, "exact")
     with tempfile.TemporaryDirectory() as folder:

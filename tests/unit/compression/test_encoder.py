@@ -5,8 +5,7 @@ import pytest
 from components.compression.encoder import split_at_head
 from components.compression.export import OUTPUT, model_bytes
 from components.compression.graph import array, store
-from components.compression.searched import vectors_of
-from components.compression.variants import scores_of
+from components.compression.running import outputs_of
 from components.errors import CompressionError
 from tests.unit.compression.shaken import ITEMS, exported_model, feed
 
@@ -35,7 +34,7 @@ def test_the_vector_times_those_of_the_items_are_the_scores(table: bool) -> None
     model, given = changed(table=table), feed(5, 6)
     before = model_bytes(model)
     encoder, vectors = split_at_head(model)
-    assert np.allclose(vectors_of(encoder, [given]) @ vectors.T, scores_of(model, [given]), atol=1e-4)
+    assert np.allclose(outputs_of(encoder, [given]) @ vectors.T, outputs_of(model, [given]), atol=1e-4)
     assert model_bytes(model) == before
     assert [tensor.name for tensor in encoder.graph.initializer if tensor.dims[:1] == [ITEMS]] == ["item"]
 
@@ -44,7 +43,7 @@ def test_a_bias_of_the_items_is_a_dimension_of_their_vectors() -> None:
     model, given = changed(then="Add", value=np.linspace(-3, 3, ITEMS, dtype=np.float32)), feed(5, 6)
     encoder, vectors = split_at_head(model)
     assert vectors.shape == (ITEMS, 17)
-    assert np.allclose(vectors_of(encoder, [given]) @ vectors.T, scores_of(model, [given]), atol=1e-4)
+    assert np.allclose(outputs_of(encoder, [given]) @ vectors.T, outputs_of(model, [given]), atol=1e-4)
 
 
 def test_scores_that_are_no_products_are_refused() -> None:

@@ -7,8 +7,9 @@ import torch
 
 from components.compression.export import export_onnx, model_bytes, with_metadata
 from components.compression.groups import prunable_groups
+from components.compression.running import outputs_of
 from components.compression.surgery import cut, units_to_keep
-from components.compression.variants import check_parity, reference_scores, scores_of
+from components.compression.variants import check_parity, reference_scores
 from components.errors import CompressionError
 from components.networks.building import network_of
 from components.networks.contract import PredictionNetwork
@@ -37,7 +38,7 @@ def test_scores_are_those_of_the_network_for_every_padding_and_batch(
         for width in (1, 5, LENGTH):
             for length in (width, width // 2, 0, None):
                 given = [feed(batch, width, length)]
-                scores, expected = scores_of(model, given), reference_scores(network, given, inputs_of)
+                scores, expected = outputs_of(model, given), reference_scores(network, given, inputs_of)
                 assert scores.shape == (batch, ITEMS)
                 np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
 
@@ -51,7 +52,7 @@ def test_a_pruned_network_is_served_in_its_own_widths(heads: int) -> None:
     smaller = cut(network, groups, units_to_keep(groups, scores, counts))
     given = [feed(3, LENGTH)]
     np.testing.assert_allclose(
-        scores_of(export_onnx(smaller), given), reference_scores(smaller, given, inputs_of), rtol=0, atol=1e-5
+        outputs_of(export_onnx(smaller), given), reference_scores(smaller, given, inputs_of), rtol=0, atol=1e-5
     )
 
 
@@ -69,7 +70,7 @@ def test_the_factor_on_embedded_rows_is_kept(exported: tuple[PredictionNetwork, 
 def test_what_stands_in_the_padding_does_not_matter(exported: tuple[PredictionNetwork, onnx.ModelProto]) -> None:
     one, other = feed(8, 10, 4), feed(8, 10, 4, seed=1)
     other["items"][:, :4] = one["items"][:, :4]
-    assert np.array_equal(scores_of(exported[1], [one]), scores_of(exported[1], [other]))
+    assert np.array_equal(outputs_of(exported[1], [one]), outputs_of(exported[1], [other]))
 
 
 def test_every_matrix_is_stored_once(exported: tuple[PredictionNetwork, onnx.ModelProto]) -> None:
@@ -83,7 +84,7 @@ def test_what_features_add_is_in_the_one_table_and_makes_the_file_no_larger() ->
     plain, described = exported_model(blocks=1), exported_model(blocks=1, described=True)
     given = [feed(8, LENGTH)]
     expected = reference_scores(shaken_network(blocks=1, described=True), given, inputs_of)
-    np.testing.assert_allclose(scores_of(described, given), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(described, given), expected, rtol=0, atol=1e-5)
     assert len(model_bytes(described)) == len(model_bytes(plain))
     assert [node.op_type for node in described.graph.node] == [node.op_type for node in plain.graph.node]
 

@@ -1,13 +1,15 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from components.compression.export import model_bytes
 from components.compression.quantization import BITS, Feed, quantized
-from components.compression.variants import reference_scores, scores_of, top_overlap
+from components.compression.running import outputs_of
+from components.compression.variants import reference_scores, top_overlap
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
-from components.settings.quantization import QuantizationSettings, VariantName
+from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
 from tests.unit.compression.shaken import LENGTH, exported_model, feed, inputs_of, shaken_network
 
 ITEMS = 400
@@ -40,7 +42,7 @@ def test_every_variant_ranks_like_the_network_and_is_smaller(
     network, model = exported
     small = quantized(model, variant, SETTINGS, feeds)
     bits = min(8, BITS[variant].table, BITS[variant].weight)
-    assert top_overlap(scores_of(small, feeds), reference_scores(network, feeds, inputs_of)) > LEAST_OVERLAP[bits]
+    assert top_overlap(outputs_of(small, feeds), reference_scores(network, feeds, inputs_of)) > LEAST_OVERLAP[bits]
     assert len(model_bytes(small)) < len(model_bytes(model))
 
 
@@ -71,8 +73,8 @@ def test_a_one_block_student_fits_into_85_kilobytes(feeds: list[Feed]) -> None:
 def test_padding_is_safe_after_quantization(feeds: list[Feed], variant: VariantName) -> None:
     model = quantized(exported_model(ITEMS, blocks=1, dim=32), variant, SETTINGS, feeds)
     for length in (LENGTH, LENGTH // 2, 1, 0):
-        assert np.isfinite(scores_of(model, [feed(2, LENGTH, length)])).all()
-    empty, single = (scores_of(model, [feed(2, LENGTH, length)]) for length in (0, 1))
+        assert np.isfinite(outputs_of(model, [feed(2, LENGTH, length)])).all()
+    empty, single = (outputs_of(model, [feed(2, LENGTH, length)]) for length in (0, 1))
     assert np.array_equal(empty, single)
 
 
@@ -83,6 +85,23 @@ def test_the_model_that_is_given_stays_and_the_same_inputs_give_the_same_bytes(f
         first, second = (model_bytes(quantized(model, variant, SETTINGS, feeds)) for _ in range(2))
         assert first == second
     assert model_bytes(model) == before
+
+
+@pytest.mark.parametrize("form", ["int8_table4", "int4_table4", "int4_table2"])
+def test_probabilities_change_less_when_codes_are_chosen_for_them(
+    exported: tuple[PredictionNetwork, onnx.ModelProto], feeds: list[Feed], form: GraphForm
+) -> None:
+    network, model = exported
+    gptq, nearest, unknown = (
+        quantized(model, form, SETTINGS.model_copy(update={"table_rounding": rounding}), calibration)
+        for rounding, calibration in (("gptq", feeds), ("nearest", feeds), ("gptq", []))
+    )
+    assert model_bytes(nearest) == model_bytes(unknown)
+    assert len(model_bytes(nearest)) == len(model_bytes(gptq))
+    likely, *others = (torch.from_numpy(outputs_of(each, feeds)).log_softmax(1) for each in (model, gptq, nearest))
+    lost = [float((likely.exp() * (likely - other)).sum(1).mean()) for other in others]
+    # Where rows are looked up as well, something may be lost by what is won; at worst the nearest codes are taken.
+    assert lost[0] <= lost[1] if network.record()["tied"] else lost[0] < 0.95 * lost[1]
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:

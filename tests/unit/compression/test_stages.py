@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.compression.rounding import ROUNDING_FILE
 from components.data.dataset import read_dataset
 from components.networks.building import read_network, write_network
 from components.settings.soft_labels import SoftLabelSettings
@@ -143,6 +144,26 @@ def test_quantize_writes_every_variant_and_a_list_of_them(workspace: Workspace) 
         assert (path.stat().st_size, file_digest(path)) == (entry["bytes"], entry["sha256"])
     assert entries["pruned.int8_table4"]["table_bits"] == 4
     assert entries["student.fp32"]["from_digest"] == checkpoint_digest(workspace.artifacts / "student")
+
+
+@pytest.mark.parametrize("aware", [None, {"form": "int4_table4", "table_block": 16}])
+def test_a_network_that_got_used_to_a_form_keeps_the_nearest_codes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, aware: dict[str, Any] | None
+) -> None:
+    set_params(workspace, quantization_aware=aware)
+    shutil.rmtree(workspace.artifacts / "pruned")
+    prune.work(workspace)
+    assert (workspace.artifacts / "pruned" / ROUNDING_FILE).is_file() == (aware is not None)
+    given = {}
+
+    def spy(*passed: Any, made_from: str, **_: Any) -> Iterator[Any]:
+        given[made_from] = passed[3].table_rounding
+        return iter(())
+
+    monkeypatch.setattr(quantize, "write_variants", spy)
+    quantize.work(workspace)
+    pruned = "gptq" if aware is None else "nearest"
+    assert given == {"pruned": pruned, "student": "gptq", "teacher_member": "gptq"}
 
 
 def test_calibration_sees_training_events_only(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from starlette.testclient import TestClient
 
 from components.compression.export import export_onnx
-from components.compression.variants import scores_of
+from components.compression.running import outputs_of
 from components.errors import DataError, IntegrityError
 from components.networks.building import read_network
 from components.serving.http_app import service_app
@@ -156,7 +156,7 @@ def test_neither_padding_nor_neighbours_change_an_answer(finished: Path, place: 
     model = export_onnx(network)
     random = np.random.default_rng(0)
     rows = [random.integers(0, 60, length) for length in (1, 2, 7, 8, 9, 16)]
-    alone = np.concatenate([scores_of(model, [padded_tokens([row])]) for row in rows])
+    alone = np.concatenate([outputs_of(model, [padded_tokens([row])]) for row in rows])
     with torch.inference_mode():
         expected = np.concatenate(
             [network(*(torch.from_numpy(part) for part in padded_tokens([row]).values())).numpy() for row in rows]
@@ -166,7 +166,7 @@ def test_neither_padding_nor_neighbours_change_an_answer(finished: Path, place: 
     together["tokens"][together["tokens"] == 0] = 5  # What stands behind a text is nothing to it.
     for row, tokens in enumerate(rows):
         together["tokens"][row, : len(tokens)] = tokens
-    np.testing.assert_allclose(scores_of(model, [together]), alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(model, [together]), alone, rtol=0, atol=1e-5)
 
 
 def test_the_tokenizer_has_seen_the_training_texts_only(finished: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
+from components.compression.running import outputs_of
 from components.compression.surgery import check_mask_equivalence, cut
-from components.compression.variants import scores_of
 from components.errors import DataError, SettingsError
 from components.networks.building import new_network, read_network
 from components.networks.matrix_factorization import user_rows
@@ -232,11 +232,11 @@ def test_neither_padding_nor_order_nor_neighbours_change_an_answer(finished: Pat
     sizes = (1, 2, 5, 9, 30)
     chosen = [random.choice(network.outcomes, size, replace=False) for size in sizes]
     alone = np.concatenate(
-        [scores_of(model, [{"items": row[None, ::-1].copy(), "length": np.array([len(row)])}]) for row in chosen]
+        [outputs_of(model, [{"items": row[None, ::-1].copy(), "length": np.array([len(row)])}]) for row in chosen]
     )
     row, item = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(chosen)
     items, length = ItemSets.padded(row, item, len(sizes), fill=3)
-    together = scores_of(model, [{"items": items, "length": length}])
+    together = outputs_of(model, [{"items": items, "length": length}])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
     with torch.inference_mode():
         expected = network(torch.from_numpy(items), torch.from_numpy(length)).numpy()

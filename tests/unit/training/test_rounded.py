@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from components.compression.export import export_onnx
 from components.compression.quantization import quantized
 from components.compression.rounding import Rounding, stored_weights
-from components.compression.variants import reference_scores, scores_of
+from components.compression.running import outputs_of
+from components.compression.variants import reference_scores
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings, PerceptronSettings
 from components.settings.quantization import QuantizationAwareSettings, QuantizationSettings, RoundedForm
@@ -66,8 +67,11 @@ def perceptron() -> PredictionNetwork:
 def test_four_bit_linear_layers_are_rounded_as_the_form_stores_them() -> None:
     network = perceptron()
     feeds = [{"values": np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)}]
-    served = scores_of(
-        quantized(export_onnx(network), "int4_table4", QuantizationSettings(table_block=16), feeds), feeds
+    served = outputs_of(
+        quantized(
+            export_onnx(network), "int4_table4", QuantizationSettings(table_block=16, table_rounding="nearest"), feeds
+        ),
+        feeds,
     )
     plain, trained_with = (
         reference_scores(each, feeds, lambda feed: (torch.from_numpy(feed["values"]),))
@@ -79,7 +83,9 @@ def test_four_bit_linear_layers_are_rounded_as_the_form_stores_them() -> None:
 def test_eight_bit_linear_layers_are_rounded_as_the_form_stores_them() -> None:
     """By the weights: ONNX Runtime rounds what goes into a layer too."""
     network = perceptron()
-    graph = quantized(export_onnx(network), "int8_table4", QuantizationSettings(table_block=16), []).graph
+    graph = quantized(
+        export_onnx(network), "int8_table4", QuantizationSettings(table_block=16, table_rounding="nearest"), []
+    ).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     codes = [name for name, values in stored.items() if values.dtype == np.int8 and values.ndim == 2]
     assert len(codes) == 3
@@ -96,7 +102,10 @@ def test_tables_are_rounded_as_the_form_stores_them(
 ) -> None:
     network = initial_network(shape, task.outcomes, 0).eval()
     feeds = task.calibration(32, 0)
-    served = scores_of(quantized(export_onnx(network), form, QuantizationSettings(table_block=16), feeds), feeds)
+    served = outputs_of(
+        quantized(export_onnx(network), form, QuantizationSettings(table_block=16, table_rounding="nearest"), feeds),
+        feeds,
+    )
     plain, trained_with = (
         reference_scores(each, feeds, task.inputs_of) for each in (network, rounded_copy(network, form))
     )

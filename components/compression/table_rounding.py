@@ -1,0 +1,89 @@
+"""Which codes an item table of few bits gets: those with which a network's answers change least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from components.compression.encoder import split_at_head
+from components.compression.gptq import Products
+from components.compression.graph import array, tidied
+from components.compression.running import outputs_of
+from components.compression.tables import multiplied_tables, with_int8_positions, with_quantized_table
+from components.errors import CompressionError
+from components.settings.quantization import QuantizationSettings
+from components.tasks.batch import Feed
+
+_COMPARED = 512  # Requests on which answers are compared; codes are chosen by all.
+
+
+def with_rounded_table(
+    linears: onnx.ModelProto,
+    model: onnx.ModelProto,
+    bits: int,
+    settings: QuantizationSettings,
+    calibration: Sequence[Feed],
+) -> onnx.ModelProto:
+    """Quantize the tables of a model whose linear layers are done.
+
+    Rows that scores are products with are often looked up in histories too: what is won at the one end may be lost at
+    the other. So whole requests are compared, and the codes that are chosen for the products are taken where those
+    answers differ less than with the nearest ones.
+
+    Args:
+        linears: Stays as it is.
+        model: The same network in fp32.
+        bits: Of a value of the tables.
+        settings: Block size, and whether tables of fewer than eight bits are rounded by what comes out.
+        calibration: Requests of training histories.
+    """
+    nearest = _finished(linears, bits, settings, None)
+    if bits == 8 or settings.table_rounding == "nearest" or (products := _products(model, calibration)) is None:
+        return nearest
+    compared = _first(calibration, _COMPARED)
+    expected = _log_probabilities(model, compared)
+    made = [nearest, _finished(linears, bits, settings, products)]
+    return min(made, key=lambda one: _divergence(expected, _log_probabilities(one, compared)))
+
+
+def _finished(
+    linears: onnx.ModelProto, bits: int, settings: QuantizationSettings, products: Products | None
+) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(linears)
+    return tidied(with_int8_positions(with_quantized_table(copy, bits, settings.table_block, products)))
+
+
+def _first(feeds: Sequence[Feed], requests: int) -> Sequence[Feed]:
+    """As many whole feeds as hold so many requests, at least one."""
+    held = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
+    return feeds[: max(1, int(np.searchsorted(held, requests, side="right")))]
+
+
+def _log_probabilities(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
+    """``(rows, K)``, of a softmax over the scores of each request."""
+    scores = outputs_of(model, feeds)
+    scores -= scores.max(axis=1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return scores
+
+
+def _divergence(expected: np.ndarray, found: np.ndarray) -> float:
+    """Kullback-Leibler, in nats a request."""
+    return float((np.exp(expected) * (expected - found)).sum(axis=1).mean())
+
+
+def _products(model: onnx.ModelProto, calibration: Sequence[Feed]) -> Products | None:
+    """What items are multiplied with in the calibration requests; None where scores are no such products."""
+    if not calibration or not (tables := multiplied_tables(model.graph)):
+        return None
+    try:
+        encoder, items = split_at_head(model)
+    except CompressionError:
+        return None
+    # Where items have a bias, the vectors end with a 1, and the items with their bias.
+    width = array(model.graph, tables[-1]).shape[1]
+    bias = items[:, width] if items.shape[1] > width else None
+    return Products(outputs_of(encoder, calibration)[:, :width], bias)
