@@ -17,6 +17,7 @@ from components.compression.quantization import quantized
 from components.compression.running import outputs_of
 from components.errors import CompressionError
 from components.settings.quantization import GraphForm, QuantizationSettings, SearchSettings
+from components.soft_labels.progress import RowProgress
 from components.tasks.answering import Retrieving
 from components.tasks.batch import Feed
 from components.tasks.building import answering_of
@@ -84,7 +85,8 @@ def searched(
     if search.bits == "by_recall":
         least = search.recall if kind == "exact" else (1 + search.recall) / 2
         bits = 8 if recall_of(ItemIndex.built(vectors, "exact"), queries, seen, best) >= least else 16
-    index = ItemIndex.built(vectors, kind, bits)
+    with RowProgress(len(vectors), "indexing", show=kind == "hnsw") as progress:
+        index = ItemIndex.built(vectors, kind, bits, progress.advance)
     recall = _set_effort(index, queries, seen, best, search.recall)
     digest = hashlib.sha256(index.content()).hexdigest()
     onnx.helper.set_model_props(encoder, {INDEX_KEY: digest})
@@ -94,7 +96,9 @@ def searched(
 def kind_of(settings: SearchSettings, items: int) -> Kind:
     """The kind of index that a catalogue gets."""
     if settings.index == "by_size":
-        return "exact" if items <= settings.exact_up_to else "ivf"
+        if items <= settings.exact_up_to:
+            return "exact"
+        return "ivf" if items <= settings.ivf_up_to else "hnsw"
     return settings.index
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.settings.base import Settings
 
@@ -43,9 +43,12 @@ class SearchSettings(Settings):
 
     index: Literal["by_size", "exact", "ivf", "hnsw"] = "by_size"
     """``exact``: the codes of all items are read. ``ivf``: those of the nearest of some lists. ``hnsw``: a graph of
-    neighbours is followed; slow to build. ``by_size``: ``exact`` up to ``exact_up_to`` items, ``ivf`` beyond."""
+    neighbours is followed; the fastest in a large catalogue, slow to build, and twice the size. ``by_size``: ``exact``
+    up to ``exact_up_to`` items, ``ivf`` up to ``ivf_up_to``, ``hnsw`` beyond."""
     exact_up_to: int = Field(default=50_000, ge=1)
     """Items of a catalogue whose codes are all read, under ``by_size``."""
+    ivf_up_to: int = Field(default=200_000, ge=1)
+    """Items of a catalogue that is put into lists, under ``by_size``; as many as ``exact_up_to``: none is."""
     recall: float = Field(default=0.98, gt=0, le=1)
     """Share of an answer's items, by an exact search with full vectors, that the index has to find. ``ivf`` and
     ``hnsw`` look as far as that takes; what does not reach it is refused."""
@@ -54,6 +57,15 @@ class SearchSettings(Settings):
     recall (of ``ivf`` and ``hnsw``: loses half of what it allows at most), else 16."""
     histories: int = Field(default=512, ge=8)
     """Validation histories on which that is measured, at most."""
+
+    @model_validator(mode="after")
+    def _sizes_ascend(self) -> SearchSettings:
+        if self.ivf_up_to < self.exact_up_to:
+            raise ValueError(
+                f"ivf_up_to ({self.ivf_up_to}) is below exact_up_to ({self.exact_up_to}): "
+                "make them equal where no catalogue is to get ivf"
+            )
+        return self
 
 
 class QuantizationSettings(Settings):

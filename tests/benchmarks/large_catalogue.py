@@ -1,6 +1,6 @@
 """A catalogue of a million items: how long encoder and index take for the ten best, and how many of them they find.
 
-``python -m tests.benchmarks.large_catalogue`` (``ITEMS=100000`` takes a tenth, ``SEARCH=hnsw`` another index). A causal
+``python -m tests.benchmarks.large_catalogue`` (``ITEMS=100000`` takes a tenth, ``SEARCH=ivf`` another index). A causal
 transformer of 64 channels and two blocks that reads 50 events goes through what ``quantize`` does for the form
 ``int8_index``. The effort is chosen on validation histories, the figures are of 1,000 test histories, asked one at a
 time in one thread, their own items left out. Nothing is trained, which would take days: the items' vectors are drawn so

@@ -1,16 +1,20 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from components.compression import item_index
 from components.compression.graph import array, store
 from components.compression.item_index import ItemIndex
 from components.compression.searched import INDEX_KEY, kind_of, recall_of, searched
 from components.compression.variants import write_variants
 from components.data.dataset import PreparedDataset
-from components.errors import CompressionError
+from components.errors import CompressionError, SettingsError
+from components.settings.base import validated
 from components.settings.quantization import QuantizationSettings, SearchSettings
+from components.soft_labels import progress
 from components.storage.digests import file_digest
 from components.tasks.building import task_of
 from components.tasks.contract import Task
@@ -92,9 +96,32 @@ def test_items_that_an_answer_leaves_out_count_neither_way() -> None:
 
 
 def test_the_size_of_the_catalogue_decides_over_the_kind() -> None:
-    by_size = SearchSettings(exact_up_to=100)
-    assert [kind_of(by_size, items) for items in (100, 101)] == ["exact", "ivf"]
+    by_size = SearchSettings(exact_up_to=100, ivf_up_to=200)
+    assert [kind_of(by_size, items) for items in (100, 101, 200, 201)] == ["exact", "ivf", "ivf", "hnsw"]
+    without_lists = SearchSettings(exact_up_to=100, ivf_up_to=100)
+    assert [kind_of(without_lists, items) for items in (100, 101)] == ["exact", "hnsw"]
+    assert kind_of(SearchSettings(), 1_000_000) == "hnsw"
     assert kind_of(SearchSettings(index="hnsw"), 5) == "hnsw"
+    assert kind_of(SearchSettings(index="ivf"), 1_000_000) == "ivf"
+
+
+def test_sizes_that_do_not_ascend_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"search': ivf_up_to \(99\) is below exact_up_to \(100\)"):
+        validated(
+            QuantizationSettings, {"search": {"exact_up_to": 100, "ivf_up_to": 99}}, "scenarios.shop.quantization"
+        )
+
+
+def test_a_graph_says_how_far_it_is(
+    task: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(item_index, "_ADDED_AT_ONCE", 1000)
+    searched(enlarged(), settings(index="ivf", recall=0.9), [feed(8, 12)], task)
+    assert not capsys.readouterr().out
+    found = searched(enlarged(), settings(index="hnsw"), [feed(8, 12)], task)
+    assert (found.index.kind, found.index.items) == ("hnsw", MANY) and found.recall >= 0.98
+    assert re.search(r"indexing: 2,000 of 3,000 rows, [\d,]+ rows/s, \d+ s left", capsys.readouterr().out)
 
 
 def test_a_task_without_a_catalogue_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
