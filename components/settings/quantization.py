@@ -51,7 +51,7 @@ class SearchSettings(Settings):
     """Items of a catalogue that is put into lists, under ``by_size``; as many as ``exact_up_to``: none is."""
     recall: float = Field(default=0.98, gt=0, le=1)
     """Share of an answer's items, by an exact search with full vectors, that the index has to find. ``ivf`` and
-    ``hnsw`` look as far as that takes; what does not reach it is refused."""
+    ``hnsw`` look as far as it takes to find that share less its standard error; what does not reach it is refused."""
     bits: Literal["by_recall", 8, 16] = "by_recall"
     """Of a value of an item's vector in the index. ``by_recall``: 8 where an exact search by such codes reaches the
     recall (of ``ivf`` and ``hnsw``: loses half of what it allows at most), else 16."""

@@ -6,6 +6,7 @@ import onnx
 import pytest
 
 from components.compression import item_index
+from components.compression import searched as searched_module
 from components.compression.graph import array, store
 from components.compression.item_index import ItemIndex
 from components.compression.searched import INDEX_KEY, kind_of, recall_of, searched
@@ -74,6 +75,21 @@ def test_the_least_effort_that_reaches_the_recall_is_set(task: Task) -> None:
     assert found.recall >= 0.9 and found.index.effort in efforts[1:-1]
     more = searched(model, settings(index="ivf", recall=0.97), calibration, task)
     assert more.index.effort > found.index.effort and more.recall >= 0.97
+
+
+def test_a_recall_that_chance_alone_may_have_reached_does_not_count(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = searched(enlarged(), settings(index="ivf", recall=0.9), [feed(8, 12)], task).index
+    steps = found.efforts
+    lately = iter([0.86, 0.91, 0.95, 0.97])
+    monkeypatch.setattr(searched_module, "_shares_found", lambda *_: np.array([1.0, 1.0, 4 * next(lately) - 3.0, 1.0]))
+    # Of four histories, of which one finds less, the standard error is .43 of what is missing: .91 - .039, .95 - .022.
+    assert searched_module._set_effort(found, *[[]] * 3, 0.9) == pytest.approx(0.95)
+    assert found.effort == steps[2]
+    monkeypatch.setattr(searched_module, "_shares_found", lambda *_: np.array([1.0, 0.82]))
+    assert searched_module._set_effort(found, *[[]] * 3, 0.9) == pytest.approx(0.91)
+    assert found.effort == steps[-1]
 
 
 def test_a_recall_that_is_not_reached_is_refused_with_the_figures(task: Task) -> None:
