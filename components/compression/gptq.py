@@ -1,4 +1,4 @@
-"""Codes of few bits for the rows of an item table, chosen so that the probabilities of items change little.
+"""Codes of few bits that are chosen for what comes out, and not for the weights themselves.
 
 The score of item i is ``h @ row`` for the vector ``h`` of a history. An error ``e`` in its row moves the network's
 distribution by ``KL = e M_i e^T / 2`` to second order, with ``M_i = E[p_i(h) (1 - p_i(h)) h^T h]``: the block of that
@@ -21,6 +21,7 @@ from components.compression.rowwise import RowBlocks, quantized_rows, with_codes
 # Parts of the matrix of a row, whose own part has a mean diagonal of 1. That of all histories stands in for those that
 # were not seen; the identity keeps a row near to itself, for where it is looked up as a part of a history.
 _OF_ALL, _OF_LOOKUPS = 0.1, 0.3
+_DAMPING = 0.01  # Of a layer's matrix, as a share of its mean diagonal: as in GPTQ.
 _HISTORIES_A_ROW = 512  # Those that the item is likeliest for; the others have hardly any weight.
 _SWEEPS, _FITS = 3, 3
 _ROWS_AT_ONCE = 128
@@ -54,6 +55,22 @@ def gptq_rows(matrix: np.ndarray, bits: int, largest_block: int, products: Produ
     codes, levels = np.empty(matrix.shape, np.int8), start.levels.copy()
     for part, moments in row_moments(matrix, products):
         codes[part], levels[part] = _Part(matrix[part], start.levels[part], start, moments).fitted()
+    return with_codes(start._replace(levels=levels), codes)
+
+
+def gptq_layer(matrix: np.ndarray, bits: int, largest_block: int, moment: np.ndarray) -> RowBlocks:
+    """Quantize the weights of a linear layer so that its outputs err little, by GPTQ as it is.
+
+    Args:
+        matrix: ``(out, in)`` float32.
+        bits: 2, 4 or 8.
+        largest_block: Columns that may share a scale.
+        moment: ``(in, in)``, sum of ``x^T x`` over inputs of the layer; any scale.
+    """
+    start = quantized_rows(matrix, bits, largest_block)
+    diagonal = max(float(np.trace(moment)) / len(moment), np.finfo(np.float64).tiny)
+    damped = (moment / diagonal + _DAMPING * np.eye(len(moment)))[None]
+    codes, levels = _Part(matrix, start.levels, start, damped).fitted()
     return with_codes(start._replace(levels=levels), codes)
 
 
@@ -103,7 +120,7 @@ class _Part:
         rows: ``(R, width)`` float32.
         levels: ``(R, blocks)`` of the nearest codes.
         of: What they are a part of.
-        moments: ``(R, width, width)`` float64, each positive definite.
+        moments: ``(R, width, width)`` float64, each positive definite, or one for all rows.
     """
 
     def __init__(self, rows: np.ndarray, levels: np.ndarray, of: RowBlocks, moments: np.ndarray) -> None:

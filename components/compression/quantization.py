@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -21,6 +22,7 @@ from onnxruntime.quantization import (
 from components.compression.codebook import with_codebook_linears
 from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
 from components.compression.product import with_product_table
+from components.compression.running import first_feeds, input_moments
 from components.compression.table_rounding import with_rounded_table
 from components.compression.tables import with_int8_positions, with_row_linears
 from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
@@ -85,13 +87,21 @@ def quantized(
         case "int8_table8" | "int8_table4":
             linears = _dynamic(copy, per_channel=True)
         case "int4_product":
-            linears = with_row_linears(copy, 4, block)
+            linears = with_row_linears(copy, 4, block, _input_moments(model, settings, calibration))
             return tidied(with_int8_positions(with_product_table(linears, settings.product_width)))
         case "int4_table4" | "int4_table2":
-            linears = with_row_linears(copy, 4, block)
+            linears = with_row_linears(copy, 4, block, _input_moments(model, settings, calibration))
         case "kmeans8_table8":
             linears = with_codebook_linears(copy, settings.kmeans_levels)
     return with_rounded_table(linears, model, bits, settings, calibration)
+
+
+def _input_moments(
+    model: onnx.ModelProto, settings: QuantizationSettings, calibration: Sequence[Feed]
+) -> dict[str, np.ndarray] | None:
+    if settings.rounding == "nearest" or not calibration:
+        return None
+    return input_moments(model, first_feeds(calibration))
 
 
 class _Calibration(CalibrationDataReader):

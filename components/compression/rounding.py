@@ -100,7 +100,7 @@ def rounded_as_trained(settings: QuantizationSettings, folder: Path) -> Quantiza
     """
     if not (folder / ROUNDING_FILE).is_file():
         return settings
-    return settings.model_copy(update={"table_rounding": "nearest"})
+    return settings.model_copy(update={"rounding": "nearest"})
 
 
 def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:

@@ -1,15 +1,26 @@
-"""What a graph gives for some requests, as it is served."""
+"""What a graph computes for some requests, as it is served."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
 
 from components.compression.export import model_bytes
+from components.compression.graph import linear_nodes
 from components.tasks.batch import Feed
+
+LENGTH = "length"
+"""Input of a graph whose requests have a length each."""
+
+
+def first_feeds(feeds: Sequence[Feed], requests: int = 512) -> Sequence[Feed]:
+    """As many whole feeds as hold so many requests, at least one."""
+    held = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
+    return feeds[: max(1, int(np.searchsorted(held, requests, side="right")))]
 
 
 def outputs_of(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
@@ -19,8 +30,50 @@ def outputs_of(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
         model: Any that was exported here: its output are scores, or an encoder's vectors.
         feeds: At least one.
     """
+    session = _session(model)
+    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+
+
+def input_moments(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, np.ndarray]:
+    """Sum of ``x^T x`` ``(in, in)`` over the inputs of each linear layer, by the name of its weights.
+
+    Args:
+        model: From :func:`export_onnx`; it stays as it is.
+        feeds: Each request is computed without its padding, which would count as inputs.
+    """
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    inputs = {node.input[1]: node.input[0] for node in linear_nodes(shown.graph)}
+    names = list(dict.fromkeys(inputs.values()))
+    given = {value.name for value in [*shown.graph.input, *shown.graph.output]}
+    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in given)
+    session, found = _session(shown), dict.fromkeys(names)
+    sums: dict[str, np.ndarray] = {}
+    for request in (one for feed in feeds for one in _requests(feed)):
+        computed = dict(zip(found, session.run([name for name in names if name not in request], request), strict=True))
+        for name in names:
+            rows = (request | computed)[name].astype(np.float64)
+            rows = rows.reshape(-1, rows.shape[-1])
+            sums[name] = sums.get(name, 0) + rows.T @ rows
+    return {weights: sums[name] for weights, name in inputs.items()}
+
+
+def _requests(feed: Feed) -> Iterator[Feed]:
+    """Each row of a feed that has lengths, as long as it is; a feed without them as it is."""
+    if LENGTH not in feed:
+        yield feed
+        return
+    longest = max(int(feed[LENGTH].max()), 1)
+    for row, length in enumerate(np.maximum(feed[LENGTH], 1)):
+        one = {name: values[row : row + 1] for name, values in feed.items()}
+        yield {
+            name: values[:, :length] if values.ndim > 1 and values.shape[1] >= longest else values
+            for name, values in one.items()
+        }
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model_bytes(model), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, feed)[0] for feed in feeds])
+    return onnxruntime.InferenceSession(model_bytes(model), options, providers=["CPUExecutionProvider"])

@@ -10,13 +10,11 @@ import onnx
 from components.compression.encoder import split_at_head
 from components.compression.gptq import Products
 from components.compression.graph import array, tidied
-from components.compression.running import outputs_of
+from components.compression.running import first_feeds, outputs_of
 from components.compression.tables import multiplied_tables, with_int8_positions, with_quantized_table
 from components.errors import CompressionError
 from components.settings.quantization import QuantizationSettings
 from components.tasks.batch import Feed
-
-_COMPARED = 512  # Requests on which answers are compared; codes are chosen by all.
 
 
 def with_rounded_table(
@@ -40,9 +38,9 @@ def with_rounded_table(
         calibration: Requests of training histories.
     """
     nearest = _finished(linears, bits, settings, None)
-    if bits == 8 or settings.table_rounding == "nearest" or (products := _products(model, calibration)) is None:
+    if bits == 8 or settings.rounding == "nearest" or (products := _products(model, calibration)) is None:
         return nearest
-    compared = _first(calibration, _COMPARED)
+    compared = first_feeds(calibration)
     expected = _log_probabilities(model, compared)
     made = [nearest, _finished(linears, bits, settings, products)]
     return min(made, key=lambda one: _divergence(expected, _log_probabilities(one, compared)))
@@ -54,12 +52,6 @@ def _finished(
     copy = onnx.ModelProto()
     copy.CopyFrom(linears)
     return tidied(with_int8_positions(with_quantized_table(copy, bits, settings.table_block, products)))
-
-
-def _first(feeds: Sequence[Feed], requests: int) -> Sequence[Feed]:
-    """As many whole feeds as hold so many requests, at least one."""
-    held = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
-    return feeds[: max(1, int(np.searchsorted(held, requests, side="right")))]
 
 
 def _log_probabilities(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:

@@ -6,13 +6,14 @@ codes. A ``DequantizeLinear`` before a plain Gather would expand the whole table
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from components.compression.gptq import Products, gptq_rows
+from components.compression.gptq import Products, gptq_layer, gptq_rows
 from components.compression.graph import (
     array,
     drop,
@@ -81,13 +82,27 @@ def multiplied_tables(graph: onnx.GraphProto) -> list[str]:
     return [name for name in _tables(graph) if any(node.op_type != "Gather" for node in readers(graph, name))]
 
 
-def with_row_linears(model: onnx.ModelProto, bits: int, largest_block: int) -> onnx.ModelProto:
-    """Quantize the weights of the linear layers like rows of a table, one row an output channel, in place."""
+def with_row_linears(
+    model: onnx.ModelProto, bits: int, largest_block: int, moments: Mapping[str, np.ndarray] | None = None
+) -> onnx.ModelProto:
+    """Quantize the weights of the linear layers like rows of a table, one row an output channel, in place.
+
+    Args:
+        model: From :func:`export_onnx`.
+        bits: 2, 4 or 8.
+        largest_block: Columns of a row that may share a scale.
+        moments: Of the inputs of each, by the weights' name, see :func:`~components.compression.gptq.gptq_layer`. None:
+            each value gets the nearest code.
+    """
     graph = model.graph
     for node in linear_nodes(graph):
         name, output, bias = node.input[1], node.output[0], ""
         columns = np.ascontiguousarray(array(graph, name).T)
-        stored = _stored(model, name, quantized_rows(columns, bits, largest_block))
+        if moments is None:
+            rows = quantized_rows(columns, bits, largest_block)
+        else:
+            rows = gptq_layer(columns, bits, largest_block, moments[name])
+        stored = _stored(model, name, rows)
         (reader,) = readers(graph, output)
         if reader.op_type == "Add":
             bias = next((other for other in reader.input if initializer(graph, other) is not None), "")

@@ -91,14 +91,15 @@ class QuantizationSettings(Settings):
     ``int8_index``: as ``int8_table8`` without the head; the items are found in an index, see
     ``search``. For catalogues beyond some 20,000 items. Needs the library faiss."""
     calibration_histories: int = Field(default=512, ge=8)
-    """Training histories from which ``int8_static`` takes its activation ranges, and ``table_rounding`` what the items
+    """Training histories from which ``int8_static`` takes its activation ranges, and ``rounding`` what the weights
     are multiplied with; every form is compared with its network on them."""
     table_block: int = Field(default=32, ge=16)
     """Values of an item row that share one scale at most, in the item table and in int4 weights (a power of two, at
     least 16). Rows that are no multiple of it take a smaller block where that stores fewer bytes."""
-    table_rounding: Literal["gptq", "nearest"] = "gptq"
-    """Of an item table of two or four bits. ``gptq``: its codes are chosen so that scores err least on the calibration
-    histories. ``nearest``: each value gets the nearest code, as after a fine-tuning for the form in any case."""
+    rounding: Literal["gptq", "nearest"] = "gptq"
+    """Of linear layers and item tables of two or four bits. ``gptq``: codes are chosen so that what comes out errs
+    least on the calibration histories. ``nearest``: each value gets the nearest code, as after a fine-tuning for the
+    form in any case."""
     product_width: Literal[2, 4, 8] = 4
     """Values of an item row that share a byte in ``int4_product``."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.compression import gptq
-from components.compression.gptq import Products, gptq_rows, row_moments
+from components.compression.gptq import Products, gptq_layer, gptq_rows, row_moments
 from components.compression.rowwise import RowBlocks, quantized_rows
 
 ROWS = 60
@@ -47,6 +47,18 @@ def test_a_softmax_changes_much_less_than_with_the_nearest_codes(bits: int, widt
     unseen = vectors(width, 4000)[400:]
     assert divergence(matrix, fitted, unseen) < 0.6 * divergence(matrix, nearest, unseen)
     assert (errors(matrix, fitted, products) <= errors(matrix, nearest, products) * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize("bits", [4, 2])
+def test_outputs_of_a_layer_err_much_less_than_with_the_nearest_codes(bits: int) -> None:
+    matrix, seen = rows(), vectors()
+    stored = gptq_layer(matrix, bits, 32, seen.T @ seen)
+    unseen = vectors(count=4000)[400:]
+    lost = [
+        np.square(unseen @ (each.restored() - matrix).T).mean() for each in (stored, quantized_rows(matrix, bits, 32))
+    ]
+    assert lost[0] < 0.5 * lost[1]
+    assert np.isfinite(gptq_layer(matrix, bits, 32, np.zeros((40, 40))).restored()).all()
 
 
 def test_the_matrix_of_a_row_is_its_block_of_the_fisher_information(monkeypatch: pytest.MonkeyPatch) -> None:

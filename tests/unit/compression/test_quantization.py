@@ -93,7 +93,7 @@ def test_probabilities_change_less_when_codes_are_chosen_for_them(
 ) -> None:
     network, model = exported
     gptq, nearest, unknown = (
-        quantized(model, form, SETTINGS.model_copy(update={"table_rounding": rounding}), calibration)
+        quantized(model, form, SETTINGS.model_copy(update={"rounding": rounding}), calibration)
         for rounding, calibration in (("gptq", feeds), ("nearest", feeds), ("gptq", []))
     )
     assert model_bytes(nearest) == model_bytes(unknown)

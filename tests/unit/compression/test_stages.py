@@ -157,7 +157,7 @@ def test_a_network_that_got_used_to_a_form_keeps_the_nearest_codes(
     given = {}
 
     def spy(*passed: Any, made_from: str, **_: Any) -> Iterator[Any]:
-        given[made_from] = passed[3].table_rounding
+        given[made_from] = passed[3].rounding
         return iter(())
 
     monkeypatch.setattr(quantize, "write_variants", spy)

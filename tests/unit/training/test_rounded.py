@@ -68,9 +68,7 @@ def test_four_bit_linear_layers_are_rounded_as_the_form_stores_them() -> None:
     network = perceptron()
     feeds = [{"values": np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)}]
     served = outputs_of(
-        quantized(
-            export_onnx(network), "int4_table4", QuantizationSettings(table_block=16, table_rounding="nearest"), feeds
-        ),
+        quantized(export_onnx(network), "int4_table4", QuantizationSettings(table_block=16, rounding="nearest"), feeds),
         feeds,
     )
     plain, trained_with = (
@@ -84,7 +82,7 @@ def test_eight_bit_linear_layers_are_rounded_as_the_form_stores_them() -> None:
     """By the weights: ONNX Runtime rounds what goes into a layer too."""
     network = perceptron()
     graph = quantized(
-        export_onnx(network), "int8_table4", QuantizationSettings(table_block=16, table_rounding="nearest"), []
+        export_onnx(network), "int8_table4", QuantizationSettings(table_block=16, rounding="nearest"), []
     ).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     codes = [name for name, values in stored.items() if values.dtype == np.int8 and values.ndim == 2]
@@ -103,7 +101,7 @@ def test_tables_are_rounded_as_the_form_stores_them(
     network = initial_network(shape, task.outcomes, 0).eval()
     feeds = task.calibration(32, 0)
     served = outputs_of(
-        quantized(export_onnx(network), form, QuantizationSettings(table_block=16, table_rounding="nearest"), feeds),
+        quantized(export_onnx(network), form, QuantizationSettings(table_block=16, rounding="nearest"), feeds),
         feeds,
     )
     plain, trained_with = (
