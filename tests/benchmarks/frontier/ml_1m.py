@@ -56,6 +56,12 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
         difference("ml_1m_gain_over_quantized", judged, ("d128", _SHIPPED), ("d128", "teacher_member.int4_table2")),
         share("ml_1m_kept_int8", judged, ("d128", "pruned.int8_table8"), ("d128", "student.fp32")),
         share("ml_1m_kept_int4_rows", judged, ("d128", "pruned.int8_table4"), ("d128", "student.fp32")),
+        share(
+            "ml_1m_kept_int4_rows_of_teacher",
+            judged,
+            ("d128", "teacher_member.int8_table4"),
+            ("d128", "teacher_member.fp32"),
+        ),
     ]
 
 
