@@ -128,15 +128,15 @@ def curves_plot(table: pl.DataFrame, quality: str) -> str:
     """
     with chart("curves", (7.4, 3.8)) as (figure, axes):
         for name, curve in _by(table, "network").items():
-            family = "teacher" if name.startswith("member") else name
+            family = "teacher" if name.startswith(("member-", "generation-")) else name
             best = curve.row(int(curve["validation"].arg_max() or 0), named=True)
             number = int(name.rpartition("-")[2]) if family == "teacher" else 0
             axes.plot(
                 *curve.select("epoch", "validation").to_numpy().T,
                 color=COLORS.get(family, COLORS["untrained"]),
                 linestyle=("-", "--", "-.", ":")[number % 4],
-                linewidth=1.6,
-                label=f"teacher, member {number}" if family == "teacher" else NAMES.get(name, name),
+                linewidth=0.8 if name.startswith("generation-") else 1.6,
+                label=f"teacher, {_spoken(name)}" if family == "teacher" else NAMES.get(name, name),
             )
             axes.plot(best["epoch"], best["validation"], "o", ms=5, color=COLORS.get(family, "#8A8A8A"))
         axes.set_xlabel("epoch (a dot marks the weights that were kept)")
@@ -192,6 +192,11 @@ def chart(salt: str, size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]
     with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=size)
         yield figure, figure.subplots()
+
+
+def _spoken(name: str) -> str:
+    """``generation 1, member 0`` of ``generation-1-member-0``."""
+    return name.replace("-member-", ", member ").replace("-", " ")
 
 
 def _by(table: pl.DataFrame, column: str) -> dict[str, pl.DataFrame]:

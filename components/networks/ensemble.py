@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from components.errors import DataError
-from components.networks.building import read_network
+from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
-from components.storage.atomic import read_json
+from components.storage.atomic import read_json, write_json
 from components.storage.checkpoints import checkpoint_digest
 from components.storage.digests import record_digest
 
@@ -107,6 +107,20 @@ def read_teacher(folder: Path) -> PredictionNetwork:
     """
     members = [read_network(path) for path in member_folders(folder)]
     return members[0] if len(members) == 1 else Ensemble(members).eval()
+
+
+def write_teacher(folder: Path, members: Sequence[PredictionNetwork]) -> None:
+    """Write a teacher, its digest into its record.
+
+    Args:
+        folder: An empty one.
+        members: Its networks, in order.
+    """
+    for number, member in enumerate(members):
+        (folder / f"member-{number}").mkdir()
+        write_network(folder / f"member-{number}", member)
+    write_json(folder / TEACHER_FILE, {"members": len(members)})
+    write_json(folder / TEACHER_FILE, {"members": len(members), "digest": teacher_digest(folder)})
 
 
 def teacher_digest(folder: Path) -> str:

@@ -18,8 +18,10 @@ from components.settings.network import (
     CausalTransformerSettings,
     ConvolutionSettings,
     CrossNetworkSettings,
+    NetworkSettings,
     PerceptronSettings,
 )
+from components.settings.soft_labels import SoftLabelSettings
 from components.settings.text_network import BagOfNgramsSettings
 from components.settings.top_n_network import MatrixFactorizationSettings, TwoTowerSettings
 from components.settings.tune import Choices, Range, Searched
@@ -158,17 +160,26 @@ def check_labels(scenario: Scenario, where: str) -> None:
     Raises:
         SettingsError: See :func:`components.settings.distillation.check_cache`.
     """
-    if isinstance(scenario.student.network, MatrixFactorizationSettings | TwoTowerSettings):
-        terms = scenario.distillation.terms(scenario.soft_labels.codec)
+    _check_labels(scenario.student.network, scenario.distillation, scenario.soft_labels, where)
+    teacher = scenario.teacher
+    # Without a section of its own it keeps what suits the task, which is known when the data are.
+    if teacher.generations > 1 and teacher.soft_labels is not None:
+        _check_labels(teacher.network, teacher.distillation, teacher.soft_labels, f"{where}.teacher")
+
+
+def _check_labels(
+    network: NetworkSettings, distillation: DistillationSettings, kept: SoftLabelSettings, where: str
+) -> None:
+    if isinstance(network, MatrixFactorizationSettings | TwoTowerSettings):
+        terms = distillation.terms(kept.codec)
         if refused := next((term.kind for term in terms if isinstance(term, OVER_ALL_OUTCOMES)), None):
             raise SettingsError(
                 f"params.yaml: '{where}.distillation' has the loss {refused}, which is not for networks that read the "
                 "items of users: it weighs all outcomes against each other, and those items are left out",
                 "Take it out; divergence, relaxed_ranking and rejuvenated_cross_entropy are for them.",
             )
-    kept = scenario.soft_labels
     codec = {"name": kept.codec, "k": kept.k, "head": kept.head, "hidden_dim": int(kept.hidden_states)}
-    check_cache(scenario.distillation, codec, where)
+    check_cache(distillation, codec, where)
 
 
 def value_at(scenario: Scenario, key: str) -> Any:

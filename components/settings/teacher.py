@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.settings.base import Settings
-from components.settings.least_squares import OptimizationSection
+from components.settings.distillation import DistillationSettings
+from components.settings.least_squares import LeastSquaresSettings, OptimizationSection
 from components.settings.network import CausalTransformerSettings, NetworkSection
+from components.settings.soft_labels import SoftLabelSettings
 from components.settings.training import OptimizationSettings
+
+_OF_SEVERAL = ("first_members", "distillation", "soft_labels")
 
 
 class TeacherSettings(Settings):
@@ -19,6 +23,37 @@ class TeacherSettings(Settings):
     """How each member is trained."""
     members: int = Field(default=1, ge=1, le=32)
     """Networks of the ensemble; they differ by their seed, and their probabilities are averaged."""
+    generations: int = Field(default=1, ge=1, le=8)
+    """How often a teacher is trained: the networks of each further generation learn from the soft labels of the one
+    before, and the last is the teacher (Furlanello et al., "Born-Again Neural Networks", ICML 2018)."""
+    first_members: int | None = Field(default=None, ge=1, le=32)
+    """Networks of each generation before the last. None: as many as the last has."""
+    distillation: DistillationSettings = DistillationSettings()
+    """The loss of the second generation and of those after it."""
+    soft_labels: SoftLabelSettings | None = None
+    """What of a generation the next one learns from. None: everything of up to 64 outcomes, of more the 64 largest and
+    their rest, of a yes or no its logit."""
     warm_start: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Digest of an earlier teacher in the object store to start from, of the same shape; ``recstill retrain`` sets it.
-    None: start anew."""
+    The first generation starts from it, later ones start anew. None: start anew."""
+
+    def members_of(self, generation: int) -> int:
+        """How many networks a generation has; the first one is 1."""
+        if generation == self.generations or self.first_members is None:
+            return self.members
+        return self.first_members
+
+    @model_validator(mode="after")
+    def _generations_learn_from_labels(self) -> TeacherSettings:
+        if self.generations > 1 and isinstance(self.optimization, LeastSquaresSettings):
+            raise ValueError(
+                f"generations is {self.generations}, and optimization.kind {self.optimization.kind} learns from no "
+                "soft labels: set generations to 1, or optimization.kind to adamw"
+            )
+        given = [name for name in _OF_SEVERAL if name in self.model_fields_set and getattr(self, name) is not None]
+        if self.generations == 1 and given:
+            raise ValueError(
+                f"{', '.join(given)}: only for a teacher of several generations; set generations to 2 or more, or take "
+                "it out"
+            )
+        return self

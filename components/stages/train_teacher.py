@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.networks.building import write_network
-from components.networks.ensemble import TEACHER_FILE, teacher_digest
+from components.networks.ensemble import write_teacher
 from components.settings.teacher import TeacherSettings
 from components.settings.training import TrainerSettings
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
-from components.storage.atomic import new_folder, write_json
+from components.storage.atomic import new_folder
 from components.tasks.building import task_class
-from components.training.members import TeacherTraining, train_members
+from components.tasks.contract import Measure
+from components.training.fitting import FitResult
+from components.training.generations import train_generations
+from components.training.members import TeacherTraining
 from components.training.warm_start import earlier_teacher
 
 
@@ -32,19 +35,25 @@ def work(workspace: Workspace) -> None:
             scenario=workspace.scenario,
             earlier=_earlier(settings, scratch),
         )
-        members = train_members(training)
+        members, earlier = train_generations(training)
         if not members[0].result.leads:
             return
         with new_folder(workspace.artifacts / "teacher") as folder:
-            for number, member in enumerate(members):
-                (folder / f"member-{number}").mkdir()
-                write_network(folder / f"member-{number}", member.network)
-            write_json(folder / TEACHER_FILE, {"members": len(members)})
-            write_json(folder / TEACHER_FILE, {"members": len(members), "digest": teacher_digest(folder)})
+            write_teacher(folder, [member.network for member in members])
     networks, results = zip(*members, strict=True)
     primary = task_class(workspace.value("task")).measures[0]
-    write_training(workspace, "train_teacher", networks, results, started, measure=primary, members=len(members))
-    for result in results:
+    write_training(
+        workspace,
+        "train_teacher",
+        networks,
+        results,
+        started,
+        measure=primary,
+        earlier=[result for generation in earlier for result in generation],
+        members=len(members),
+        **_of_generations(earlier, primary),
+    )
+    for result in (*(result for generation in earlier for result in generation), *results):
         print(f"{result.name}: best validation {primary.title} {result.best:.4f} in {result.epochs} epochs")
 
 
@@ -52,7 +61,17 @@ def _earlier(settings: TeacherSettings, scratch: Path) -> Path | None:
     if settings.warm_start is None:
         return None
     print(f"starting from teacher {settings.warm_start[:12]}", flush=True)
-    return earlier_teacher(settings.warm_start, settings.members, scratch / "earlier")
+    return earlier_teacher(settings.warm_start, settings.members_of(1), scratch / "earlier")
+
+
+def _of_generations(earlier: Sequence[Sequence[FitResult]], primary: Measure) -> dict[str, float]:
+    """How many generations there were, and how good each before the last one was; nothing of one alone."""
+    if not earlier:
+        return {}
+    return {"generations": len(earlier) + 1} | {
+        f"generation_{number}_validation_{primary.key}": sum(result.best for result in results) / len(results)
+        for number, results in enumerate(earlier, start=1)
+    }
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def write_training(
     started: float,
     *,
     measure: Measure,
+    earlier: Sequence[FitResult] = (),
     **further: Any,
 ) -> None:
     """Write ``curves/<stage>.csv`` and ``metrics/<stage>.json``.
@@ -41,12 +42,13 @@ def write_training(
         results: How it went, a network each.
         started: ``time.monotonic()`` at the start of the stage.
         measure: What was validated.
+        earlier: How the training of those went that these have learned from, for the curves and the epochs.
         further: More figures for the metrics.
     """
-    write_curves(workspace.artifacts / "curves" / f"{stage}.csv", results)
+    write_curves(workspace.artifacts / "curves" / f"{stage}.csv", [*earlier, *results])
     quality = {
         f"validation_{measure.key}": sum(result.best for result in results) / len(results),
-        "epochs": sum(result.epochs for result in results),
+        "epochs": sum(result.epochs for result in (*earlier, *results)),
         "parameters": sum(parameter.numel() for network in networks for parameter in network.parameters()),
         **further,
     }

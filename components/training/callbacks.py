@@ -148,7 +148,7 @@ class EpochLines(Callback):
         """Start the clock; a resumed run has some epochs behind it."""
         self._started, self._before = time.monotonic(), trainer.current_epoch
         if self._before and trainer.is_global_zero:
-            _say(f"{self._name} resumes after epoch {self._before}/{self._epochs}")
+            say(f"{self._name} resumes after epoch {self._before}/{self._epochs}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how far it is, how good, and how long it may take."""
@@ -158,7 +158,7 @@ class EpochLines(Callback):
         row = kept.curve[-1]
         seconds = (time.monotonic() - self._started) / max(1, row.epoch - self._before)
         left = "stopped early" if trainer.should_stop else f"{seconds * (self._epochs - row.epoch):.0f} s left"
-        _say(
+        say(
             f"{self._name} epoch {row.epoch}/{self._epochs} loss {row.train_loss:.3f} "
             f"validation {self._measure} {row.validation:.4f} (best {kept.best:.4f}) {left}"
         )
@@ -169,7 +169,8 @@ def _best_weights(trainer: pl.Trainer) -> BestWeights:
     return next(callback for callback in callbacks if isinstance(callback, BestWeights))
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a line for whoever watches the training."""
     # One write a line: the lines of networks that train side by side must not run into one another.
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

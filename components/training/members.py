@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from components.training.fitting import FitResult, fit, initial_network
 from components.training.least_squares import fit_least_squares
 from components.training.warm_start import start_from
 
+if TYPE_CHECKING:
+    from components.soft_labels.reader import SoftLabelReader
+
 _TRAINED = "trained"
 
 
@@ -46,6 +49,9 @@ class TeacherTraining:
         scratch: Folder for what an interrupted training goes on from; the caller deletes it in the end.
         scenario: Named in errors.
         earlier: Folder of the teacher to start from; None: start anew.
+        generation: Which generation of the teacher this is, from 1.
+        labels: What the generation before expects, of which its members learn as ``settings.distillation`` says; None
+            for the first.
     """
 
     dataset: Path
@@ -56,6 +62,13 @@ class TeacherTraining:
     scratch: Path
     scenario: str
     earlier: Path | None = None
+    generation: int = 1
+    labels: SoftLabelReader | None = None
+
+    def name(self, number: int) -> str:
+        """What a member is called while it is trained."""
+        member = f"member-{number}"
+        return member if self.settings.generations == 1 else f"generation-{self.generation}-{member}"
 
 
 class TrainedMember(NamedTuple):
@@ -87,19 +100,23 @@ def train_members(training: TeacherTraining) -> list[TrainedMember]:
     ]
 
 
-def member_seed(seed: int, number: int) -> int:
-    """The seed of a member, unrelated to that of any other member or of any other seed's members."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def member_seed(seed: int, number: int, generation: int = 1) -> int:
+    """The seed of a member, unrelated to that of any other member, of its own teacher or of another seed's.
+
+    Those of the first generation are the same however many generations follow.
+    """
+    words = [seed, number] if generation == 1 else [seed, number, generation]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 def _train_member(training: TeacherTraining, number: int, threads: int, *, plain: bool) -> TrainedMember:
     settings = training.settings
     task = open_task(training.task, training.dataset, settings.network.max_length)
-    seed = member_seed(training.seed, number)
+    seed = member_seed(training.seed, number, training.generation)
     network = initial_network(settings.network, task.outcomes, seed, task.sizes)
     if training.earlier is not None:
         start_from(network, training.earlier, number, task.outcome_ids)
-    name = f"member-{number}"
+    name = training.name(number)
     if isinstance(settings.optimization, LeastSquaresSettings):
         return TrainedMember(
             network, fit_least_squares(network, task, settings.optimization, name=name, threads=threads)
@@ -110,6 +127,8 @@ def _train_member(training: TeacherTraining, number: int, threads: int, *, plain
         settings.optimization,
         training.trainer,
         seed,
+        labels=training.labels,
+        distillation=None if training.labels is None else settings.distillation,
         name=name,
         scratch=_folder(training, number) / "state",
         scenario=training.scenario,
@@ -160,19 +179,19 @@ def _in_processes(training: TeacherTraining, threads: int, parallel: int) -> lis
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 finished, child = running.pop(connection)
-                results[finished] = _received(connection, finished, child)
+                results[finished] = _received(connection, training.name(finished), child)
     finally:
         _end([process for _, process in running.values()])
     return [results[number] for number in sorted(results)]
 
 
-def _received(connection: Connection, number: int, process: BaseProcess) -> FitResult:
+def _received(connection: Connection, name: str, process: BaseProcess) -> FitResult:
     try:
         outcome = connection.recv()
     except EOFError:
         process.join()
         raise TrainingError(
-            f"the process that trained member-{number} ended with status {process.exitcode}",
+            f"the process that trained {name} ended with status {process.exitcode}",
             "When the system ended it for want of memory, lower optimization.batch_size; then run again: "
             "training goes on from the last finished epoch.",
         ) from None
@@ -180,7 +199,7 @@ def _received(connection: Connection, number: int, process: BaseProcess) -> FitR
     if isinstance(outcome, RecstillError):
         raise outcome
     if isinstance(outcome, str):
-        raise RuntimeError(f"member-{number}:\n{outcome}")
+        raise RuntimeError(f"{name}:\n{outcome}")
     assert isinstance(outcome, FitResult)
     return outcome
 

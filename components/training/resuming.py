@@ -24,18 +24,25 @@ def training_digest(network: PredictionNetwork, inputs: dict[str, Any]) -> str:
         network: As it is before training; its weights count.
         inputs: JSON-able: settings, seed, digests of data and labels.
     """
-    components = Path(__file__).parents[1]
-    sources = sorted(path for package in _CODE for path in (components / package).rglob("*.py"))
     weights = {name: array_digest(_as_bytes(tensor)) for name, tensor in network.state_dict().items()}
     return record_digest(
         {
             **inputs,
             "architecture": network.record(),
             "weights": weights,
-            "code": [[path.name, file_digest(path)] for path in sources],
-            "versions": [torch.__version__, pl.__version__],
+            **code_record(),
         }
     )
+
+
+def code_record() -> dict[str, Any]:
+    """The code that trains, by its digests and by the versions of its libraries; JSON-able."""
+    components = Path(__file__).parents[1]
+    sources = sorted(path for package in _CODE for path in (components / package).rglob("*.py"))
+    return {
+        "code": [[path.name, file_digest(path)] for path in sources],
+        "versions": [torch.__version__, pl.__version__],
+    }
 
 
 def resume_file(folder: Path, digest: str) -> Path:

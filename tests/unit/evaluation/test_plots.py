@@ -41,6 +41,12 @@ def charts() -> dict[str, str]:
     }
 
 
+def test_curves_of_earlier_generations_are_the_teachers_too() -> None:
+    earlier = CURVES.with_columns(pl.col("network").replace("student", "generation-1-member-2"))
+    words = [*ElementTree.fromstring(curves_plot(earlier, "NDCG@10")).itertext()]
+    assert "teacher, member 0" in words and "teacher, generation 1, member 2" in words
+
+
 @pytest.mark.parametrize("name", ["cost", "refused", "curves", "popularity"])
 def test_a_chart_is_one_svg_element_that_fetches_nothing(name: str) -> None:
     text = charts()[name]
