@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from components.compression.rowwise import RowBlocks, quantized_rows, with_codes
+from components.soft_labels.progress import RowProgress
 
 # Parts of the matrix of a row, whose own part has a mean diagonal of 1. That of all histories stands in for those that
 # were not seen; the identity keeps a row near to itself, for where it is looked up as a part of a history.
@@ -26,6 +27,7 @@ _HISTORIES_A_ROW = 512  # Those that the item is likeliest for; the others have 
 _SWEEPS, _FITS = 3, 3
 _ROWS_AT_ONCE = 128
 _SCORED_AT_ONCE = 4096
+_SHOWN_FROM = 20_000  # Rows; fewer take some seconds.
 
 
 class Products(NamedTuple):
@@ -53,8 +55,10 @@ def gptq_rows(matrix: np.ndarray, bits: int, largest_block: int, products: Produ
     """
     start = quantized_rows(matrix, bits, largest_block)
     codes, levels = np.empty(matrix.shape, np.int8), start.levels.copy()
-    for part, moments in row_moments(matrix, products):
-        codes[part], levels[part] = _Part(matrix[part], start.levels[part], start, moments).fitted()
+    with RowProgress(len(matrix), "choosing codes", show=len(matrix) >= _SHOWN_FROM) as progress:
+        for part, moments in row_moments(matrix, products):
+            codes[part], levels[part] = _Part(matrix[part], start.levels[part], start, moments).fitted()
+            progress.advance(len(moments))
     return with_codes(start._replace(levels=levels), codes)
 
 

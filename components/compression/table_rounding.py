@@ -16,6 +16,8 @@ from components.errors import CompressionError
 from components.settings.quantization import QuantizationSettings
 from components.tasks.batch import Feed
 
+_SCORES = 2**25  # Held at once, 128 MiB, where answers are compared; at least one feed is.
+
 
 def with_rounded_table(
     linears: onnx.ModelProto,
@@ -40,7 +42,8 @@ def with_rounded_table(
     nearest = _finished(linears, bits, settings, None)
     if bits == 8 or settings.rounding == "nearest" or (products := _products(model, calibration)) is None:
         return nearest
-    compared = first_feeds(calibration)
+    rows = max(len(array(model.graph, name)) for name in multiplied_tables(model.graph))
+    compared = first_feeds(calibration, min(512, _SCORES // rows))
     expected = _log_probabilities(model, compared)
     made = [nearest, _finished(linears, bits, settings, products)]
     return min(made, key=lambda one: _divergence(expected, _log_probabilities(one, compared)))
