@@ -13,7 +13,7 @@ import torch
 from components.compression.export import export_onnx, model_bytes
 from components.compression.item_index import Kind, index_beside
 from components.compression.quantization import bits_of, quantized
-from components.compression.running import outputs_of
+from components.compression.running import first_feeds, outputs_of
 from components.compression.searched import Searched, searched
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
@@ -110,7 +110,7 @@ def write_variants(
         network: In evaluation mode.
         forms: Which variants.
         settings: Block and codebook sizes.
-        calibration: Feeds of training points, for activation ranges and for the checks.
+        calibration: Feeds of training points, for activation ranges and codes, and the first of them for the checks.
         task: Whose feeds they are, and how many of the best outcomes an answer shows.
         made_from: What ``network`` is.
         from_digest: Digest of its checkpoint.
@@ -121,19 +121,20 @@ def write_variants(
         SettingsError: A library that a variant needs is not installed.
     """
     model = export_onnx(network)
-    expected = reference_scores(network, calibration, task.inputs_of)
-    check_parity(outputs_of(model, calibration), expected)
+    checked = first_feeds(calibration)
+    expected = reference_scores(network, checked, task.inputs_of)
+    check_parity(outputs_of(model, checked), expected)
     for form in forms:
         name = f"{made_from}.{form}"
         path, index = folder / f"{name}.onnx", None
         if form == "int8_index":
             found = searched(model, settings, calibration, task)
-            overlap = _found_overlap(found, calibration, expected, task.best_of)
+            overlap = _found_overlap(found, checked, expected, task.best_of)
             path.write_bytes(model_bytes(found.encoder))
             index = _write_index(index_beside(path), found, task.best_of)
         else:
             variant = quantized(model, form, settings, calibration)
-            overlap = top_overlap(outputs_of(variant, calibration), expected, task.best_of)
+            overlap = top_overlap(outputs_of(variant, checked), expected, task.best_of)
             path.write_bytes(model_bytes(variant))
         size, digest = path.stat().st_size + (0 if index is None else index.bytes), file_digest(path)
         bits = bits_of(form, settings)

@@ -92,7 +92,7 @@ class QuantizationSettings(Settings):
     ``search``. For catalogues beyond some 20,000 items. Needs the library faiss."""
     calibration_histories: int = Field(default=512, ge=8)
     """Training histories from which ``int8_static`` takes its activation ranges, and ``rounding`` what the weights
-    are multiplied with; every form is compared with its network on them."""
+    are multiplied with; every form is compared with its network on the first 512."""
     table_block: int = Field(default=32, ge=16)
     """Values of an item row that share one scale at most, in the item table and in int4 weights (a power of two, at
     least 16). Rows that are no multiple of it take a smaller block where that stores fewer bytes."""
