@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from components.compression.rowwise import RowBlocks, quantized_rows, with_codes
 from components.soft_labels.progress import RowProgress
@@ -26,6 +27,7 @@ _DAMPING = 0.01  # Of a layer's matrix, as a share of its mean diagonal: as in G
 _HISTORIES_A_ROW = 512  # Those that the item is likeliest for; the others have hardly any weight.
 _SWEEPS, _FITS = 3, 3
 _ROWS_AT_ONCE = 128
+_VALUES_AT_ONCE = 2**22  # Of the matrices of rows, 32 MiB.
 _SCORED_AT_ONCE = 4096
 _SHOWN_FROM = 20_000  # Rows; fewer take some seconds.
 
@@ -49,13 +51,15 @@ def gptq_rows(matrix: np.ndarray, bits: int, largest_block: int, products: Produ
 
     Args:
         matrix: ``(rows, width)`` float32.
-        bits: 2, 4 or 8.
+        bits: 2 or 4.
         largest_block: Columns that may share a scale, see :func:`~components.compression.rowwise.best_block`.
         products: Of ``width`` dimensions.
     """
     start = quantized_rows(matrix, bits, largest_block)
     codes, levels = np.empty(matrix.shape, np.int8), start.levels.copy()
-    with RowProgress(len(matrix), "choosing codes", show=len(matrix) >= _SHOWN_FROM) as progress:
+    shown = len(matrix) >= _SHOWN_FROM
+    # A sum is split among threads, and so their number would be a part of the codes.
+    with threadpool_limits(1), RowProgress(len(matrix), "choosing codes", show=shown) as progress:
         for part, moments in row_moments(matrix, products):
             codes[part], levels[part] = _Part(matrix[part], start.levels[part], start, moments).fitted()
             progress.advance(len(moments))
@@ -67,14 +71,15 @@ def gptq_layer(matrix: np.ndarray, bits: int, largest_block: int, moment: np.nda
 
     Args:
         matrix: ``(out, in)`` float32.
-        bits: 2, 4 or 8.
+        bits: 2 or 4.
         largest_block: Columns that may share a scale.
         moment: ``(in, in)``, sum of ``x^T x`` over inputs of the layer; any scale.
     """
     start = quantized_rows(matrix, bits, largest_block)
     diagonal = max(float(np.trace(moment)) / len(moment), np.finfo(np.float64).tiny)
     damped = (moment / diagonal + _DAMPING * np.eye(len(moment)))[None]
-    codes, levels = _Part(matrix, start.levels, start, damped).fitted()
+    with threadpool_limits(1):
+        codes, levels = _Part(matrix, start.levels, start, damped).fitted()
     return with_codes(start._replace(levels=levels), codes)
 
 
@@ -92,9 +97,11 @@ def row_moments(matrix: np.ndarray, products: Products) -> Iterator[tuple[slice,
     of_all = vectors.T.astype(np.float64) @ vectors
     rest = _OF_ALL * of_all / max(np.trace(of_all) / width, np.finfo(np.float64).tiny) + _OF_LOOKUPS * np.eye(width)
     most = min(_HISTORIES_A_ROW, len(vectors))
-    for first in range(0, len(matrix), _ROWS_AT_ONCE):
-        part = slice(first, first + _ROWS_AT_ONCE)
+    together = max(1, min(_ROWS_AT_ONCE, _VALUES_AT_ONCE // width**2))
+    for first in range(0, len(matrix), together):
+        part = slice(first, first + together)
         likely = np.exp(matrix[part] @ vectors.T + bias[part, None] - normalizers)  # (R, n)
+        likely = np.minimum(likely, 1)  # a rounded sum may be a little less than one of its terms
         weights = likely * (1 - likely)
         chosen = np.argpartition(-weights, most - 1, axis=1)[:, :most]
         near = vectors[chosen]

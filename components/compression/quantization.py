@@ -70,9 +70,9 @@ def quantized(
     Args:
         model: From :func:`export_onnx`.
         variant: Which one.
-        settings: Block and codebook sizes.
-        calibration: Inputs of training histories, for the activation ranges of ``int8_static``, and for what tables of
-            few bits are multiplied with.
+        settings: Block and codebook sizes, and how weights are rounded.
+        calibration: Inputs of training histories: for the activation ranges of ``int8_static``, and for what linear
+            layers and tables of few bits are multiplied with.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

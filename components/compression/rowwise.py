@@ -107,7 +107,7 @@ def with_codes(rows: RowBlocks, codes: np.ndarray) -> RowBlocks:
     count, width = codes.shape
     middle = 2 ** (rows.bits - 1)
     padded = np.full((count, rows.levels.shape[1] * rows.block), middle, np.uint8)
-    padded[:, :width] = codes + middle
+    padded[:, :width] = codes.astype(np.int16) + middle
     return rows._replace(codes=_packed(padded.reshape(count, -1, rows.block), rows.bits))
 
 

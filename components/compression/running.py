@@ -39,20 +39,23 @@ def input_moments(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, np
 
     Args:
         model: From :func:`export_onnx`; it stays as it is.
-        feeds: Each request is computed without its padding, which would count as inputs.
+        feeds: At least one. Where requests have a length, each is computed without its padding, which would count as
+            inputs.
     """
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     inputs = {node.input[1]: node.input[0] for node in linear_nodes(shown.graph)}
-    names = list(dict.fromkeys(inputs.values()))
-    given = {value.name for value in [*shown.graph.input, *shown.graph.output]}
-    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in given)
-    session, found = _session(shown), dict.fromkeys(names)
+    given = {value.name for value in shown.graph.input}
+    computed = [name for name in dict.fromkeys(inputs.values()) if name not in given]
+    outputs = {value.name for value in shown.graph.output}
+    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in computed if name not in outputs)
+    session = _session(shown)
     sums: dict[str, np.ndarray] = {}
     for request in (one for feed in feeds for one in _requests(feed)):
-        computed = dict(zip(found, session.run([name for name in names if name not in request], request), strict=True))
-        for name in names:
-            rows = (request | computed)[name].astype(np.float64)
+        # Asked for nothing, a session gives everything.
+        values = request | (dict(zip(computed, session.run(computed, request), strict=True)) if computed else {})
+        for name in set(inputs.values()):
+            rows = values[name].astype(np.float64)
             rows = rows.reshape(-1, rows.shape[-1])
             sums[name] = sums.get(name, 0) + rows.T @ rows
     return {weights: sums[name] for weights, name in inputs.items()}

@@ -25,6 +25,7 @@ from components.tasks.contract import Task
 
 _FORM: GraphForm = "int8_table8"
 _BATCH_SIZE = 16
+_INTERVAL = 1.96  # Standard errors to each side, of a 95 % interval.
 
 
 @dataclass(frozen=True)
@@ -140,21 +141,25 @@ def _set_effort(
 ) -> float:
     """Set the least effort that reaches a recall, and give the recall.
 
-    An effort that is chosen on some histories for just reaching it may miss it on others: it has to reach it less its
-    standard error. Where none does, the greatest has to reach it as it is.
+    An effort that is chosen on some histories for just reaching it may miss it on others: what it finds has to reach
+    it at the lower end of a 95 % interval. Where no effort does, the least one counts that reaches it and of which the
+    greatest is no more than that margin ahead.
 
     Raises:
         CompressionError: None does.
     """
-    recall = 0.0
+    found: list[tuple[int, float]] = []
     for effort in index.efforts:
         index.set_effort(effort)
         shares = _shares_found(index, queries, seen, best)
-        recall = float(shares.mean())
-        if recall - shares.std() / math.sqrt(len(shares)) >= target:
+        recall, margin = float(shares.mean()), _INTERVAL * float(shares.std()) / math.sqrt(len(shares))
+        if recall - margin >= target:
             return recall
+        found.append((effort, recall))
     if recall >= target:
-        return recall
+        effort, enough = next(one for one in found if one[1] >= max(target, recall - margin))
+        index.set_effort(effort)
+        return enough
     looked = f" with effort {index.effort}, the greatest" if index.kind != "exact" else ""
     raise CompressionError(
         f"the index ({index.kind}, {index.items:,} items) finds {recall:.4f} of the {len(best[0])} best items{looked}, "

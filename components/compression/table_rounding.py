@@ -67,7 +67,8 @@ def _log_probabilities(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndar
 
 def _divergence(expected: np.ndarray, found: np.ndarray) -> float:
     """Kullback-Leibler, in nats a request."""
-    return float((np.exp(expected) * (expected - found)).sum(axis=1).mean())
+    divergence = float((np.exp(expected) * (expected - found)).sum(axis=1).mean())
+    return divergence if np.isfinite(divergence) else np.inf
 
 
 def _products(model: onnx.ModelProto, calibration: Sequence[Feed]) -> Products | None:

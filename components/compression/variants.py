@@ -109,7 +109,7 @@ def write_variants(
         folder: Where ``<made_from>.<form>.onnx`` go, and ``.faiss`` beside it where there is an index; must exist.
         network: In evaluation mode.
         forms: Which variants.
-        settings: Block and codebook sizes.
+        settings: Block and codebook sizes, and how weights are rounded.
         calibration: Feeds of training points, for activation ranges and codes, and the first of them for the checks.
         task: Whose feeds they are, and how many of the best outcomes an answer shows.
         made_from: What ``network`` is.

@@ -163,17 +163,18 @@ def user_rows(
     direction, product = conditioned, (left * conditioned).sum(2, keepdim=True)
     for step in range(steps):
         image = direction @ system + ridge * direction
-        length = product / ((direction * image).sum(2, keepdim=True) + _TINY)
+        length = product / (direction * image).sum(2, keepdim=True).clamp(min=_TINY)
         x = x + length * direction
         if step + 1 < steps:
             left = left - length * image
             conditioned = left @ inverse
             before, product = product, (left * conditioned).sum(2, keepdim=True)
-            direction = conditioned + product / (before + _TINY) * direction
+            direction = conditioned + product / before.clamp(min=_TINY) * direction
     return x.squeeze(1).to(precision)
 
 
-_TINY = 1e-30  # Once the solution is exact, 0 / 0 is 0.
+# Once the solution is exact, 0 / 0 is 0. A sum with it would be taken for a sum with 0, and left out, by the export.
+_TINY = 1e-30
 
 
 def _constant(tensor: torch.Tensor) -> nn.Parameter:

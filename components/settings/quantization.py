@@ -51,7 +51,8 @@ class SearchSettings(Settings):
     """Items of a catalogue that is put into lists, under ``by_size``; as many as ``exact_up_to``: none is."""
     recall: float = Field(default=0.98, gt=0, le=1)
     """Share of an answer's items, by an exact search with full vectors, that the index has to find. ``ivf`` and
-    ``hnsw`` look as far as it takes to find that share less its standard error; what does not reach it is refused."""
+    ``hnsw`` look as far as it takes for the measured share to reach it at the lower end of its 95 % interval, where
+    that is possible. What does not reach it at all is refused."""
     bits: Literal["by_recall", 8, 16] = "by_recall"
     """Of a value of an item's vector in the index. ``by_recall``: 8 where an exact search by such codes reaches the
     recall (of ``ivf`` and ``hnsw``: loses half of what it allows at most), else 16."""
@@ -60,7 +61,8 @@ class SearchSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_ascend(self) -> SearchSettings:
-        if self.ivf_up_to < self.exact_up_to:
+        # What is left to its default gives way: then no catalogue gets lists.
+        if "ivf_up_to" in self.model_fields_set and self.ivf_up_to < self.exact_up_to:
             raise ValueError(
                 f"ivf_up_to ({self.ivf_up_to}) is below exact_up_to ({self.exact_up_to}): "
                 "make them equal where no catalogue is to get ivf"

@@ -160,24 +160,29 @@ def check_labels(scenario: Scenario, where: str) -> None:
     Raises:
         SettingsError: See :func:`components.settings.distillation.check_cache`.
     """
-    _check_labels(scenario.student.network, scenario.distillation, scenario.soft_labels, where)
-    teacher = scenario.teacher
-    # Without a section of its own it keeps what suits the task, which is known when the data are.
-    if teacher.generations > 1 and teacher.soft_labels is not None:
-        _check_labels(teacher.network, teacher.distillation, teacher.soft_labels, f"{where}.teacher")
+    _check_losses(scenario.student.network, scenario.distillation, scenario.soft_labels.codec, where)
+    _check_cache(scenario.distillation, scenario.soft_labels, where)
+    teacher, there = scenario.teacher, f"{where}.teacher"
+    if teacher.generations > 1:
+        # Without a section of its own it keeps what suits the task, which is known when the data are.
+        codec = "top_k_tail" if teacher.soft_labels is None else teacher.soft_labels.codec
+        _check_losses(teacher.network, teacher.distillation, codec, there)
+        if teacher.soft_labels is not None:
+            _check_cache(teacher.distillation, teacher.soft_labels, there)
 
 
-def _check_labels(
-    network: NetworkSettings, distillation: DistillationSettings, kept: SoftLabelSettings, where: str
-) -> None:
+def _check_losses(network: NetworkSettings, distillation: DistillationSettings, codec: str, where: str) -> None:
     if isinstance(network, MatrixFactorizationSettings | TwoTowerSettings):
-        terms = distillation.terms(kept.codec)
+        terms = distillation.terms(codec)
         if refused := next((term.kind for term in terms if isinstance(term, OVER_ALL_OUTCOMES)), None):
             raise SettingsError(
                 f"params.yaml: '{where}.distillation' has the loss {refused}, which is not for networks that read the "
                 "items of users: it weighs all outcomes against each other, and those items are left out",
                 "Take it out; divergence, relaxed_ranking and rejuvenated_cross_entropy are for them.",
             )
+
+
+def _check_cache(distillation: DistillationSettings, kept: SoftLabelSettings, where: str) -> None:
     codec = {"name": kept.codec, "k": kept.k, "head": kept.head, "hidden_dim": int(kept.hidden_states)}
     check_cache(distillation, codec, where)
 

@@ -61,7 +61,9 @@ def _earlier(settings: TeacherSettings, scratch: Path) -> Path | None:
     if settings.warm_start is None:
         return None
     print(f"starting from teacher {settings.warm_start[:12]}", flush=True)
-    return earlier_teacher(settings.warm_start, settings.members_of(1), scratch / "earlier")
+    # A first generation of more networks than the earlier teacher had: those that have a counterpart start from it.
+    members = min(settings.members_of(1), settings.members)
+    return earlier_teacher(settings.warm_start, members, scratch / "earlier")
 
 
 def _of_generations(earlier: Sequence[Sequence[FitResult]], primary: Measure) -> dict[str, float]:

@@ -114,7 +114,7 @@ def _train_member(training: TeacherTraining, number: int, threads: int, *, plain
     task = open_task(training.task, training.dataset, settings.network.max_length)
     seed = member_seed(training.seed, number, training.generation)
     network = initial_network(settings.network, task.outcomes, seed, task.sizes)
-    if training.earlier is not None:
+    if training.earlier is not None and (training.earlier / f"member-{number}").is_dir():
         start_from(network, training.earlier, number, task.outcome_ids)
     name = training.name(number)
     if isinstance(settings.optimization, LeastSquaresSettings):

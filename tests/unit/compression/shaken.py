@@ -15,7 +15,8 @@ from components.data.item_features import ItemFeatures
 from components.networks.building import new_network
 from components.networks.contract import PredictionNetwork
 from components.settings.network import CausalTransformerSettings
-from components.tasks.batch import ITEM_FEATURES, Feed
+from components.settings.top_n_network import MatrixFactorizationSettings
+from components.tasks.batch import ITEM_FEATURES, ITEM_SETS, Feed
 from components.tasks.next_item import NextItem
 
 ITEMS, LENGTH = 60, 12
@@ -43,6 +44,13 @@ def shaken_network(items: int = ITEMS, seed: int = 0, described: bool = False, *
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return network
+
+
+def factorization(items: int = ITEMS) -> PredictionNetwork:
+    """A network without a linear layer."""
+    torch.manual_seed(0)
+    settings = MatrixFactorizationSettings(kind="matrix_factorization", dim=16, steps=4, max_length=LENGTH)
+    return new_network(settings, items, {ITEM_SETS: True}).eval()
 
 
 @cache

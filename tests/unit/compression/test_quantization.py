@@ -3,16 +3,17 @@ import onnx
 import pytest
 import torch
 
-from components.compression.export import model_bytes
+from components.compression import table_rounding
+from components.compression.export import export_onnx, model_bytes
 from components.compression.quantization import BITS, Feed, quantized
 from components.compression.running import outputs_of
 from components.compression.variants import reference_scores, top_overlap
 from components.errors import CompressionError
 from components.networks.contract import PredictionNetwork
 from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
-from tests.unit.compression.shaken import LENGTH, exported_model, feed, inputs_of, shaken_network
+from tests.unit.compression.shaken import LENGTH, exported_model, factorization, feed, inputs_of, shaken_network
 
-ITEMS = 400
+ITEMS, ITEMS_OF_ONE = 400, 60
 SETTINGS = QuantizationSettings()
 SHAPES = {
     "tied": {},
@@ -85,6 +86,29 @@ def test_the_model_that_is_given_stays_and_the_same_inputs_give_the_same_bytes(f
         first, second = (model_bytes(quantized(model, variant, SETTINGS, feeds)) for _ in range(2))
         assert first == second
     assert model_bytes(model) == before
+
+
+@pytest.mark.parametrize("form", ["int8_table4", "int4_table4", "int4_table2", "int4_product"])
+def test_a_network_without_linear_layers_has_every_form(form: GraphForm) -> None:
+    # One item of a user may solve for the user exactly: nothing is divided by zero then.
+    network, feeds = factorization(), [feed(64, LENGTH, seed=0), feed(ITEMS_OF_ONE, 1, 1, items=ITEMS_OF_ONE)]
+    made = quantized(export_onnx(network), form, SETTINGS, feeds)
+    assert np.isfinite(outputs_of(made, feeds)).all()
+
+
+@pytest.mark.parametrize(("divergences", "same"), [([1.0, 2.0], True), ([2.0, 1.0], False), ([np.inf, 1.0], False)])
+def test_codes_that_are_chosen_for_answers_are_taken_where_those_are_nearer(
+    exported: tuple[PredictionNetwork, onnx.ModelProto],
+    feeds: list[Feed],
+    monkeypatch: pytest.MonkeyPatch,
+    divergences: list[float],
+    same: bool,
+) -> None:
+    _, model = exported
+    nearest = quantized(model, "int8_table4", SETTINGS.model_copy(update={"rounding": "nearest"}), feeds)
+    told = iter(divergences)
+    monkeypatch.setattr(table_rounding, "_divergence", lambda *_: next(told))
+    assert (model_bytes(quantized(model, "int8_table4", SETTINGS, feeds)) == model_bytes(nearest)) == same
 
 
 @pytest.mark.parametrize("form", ["int8_table4", "int4_table4", "int4_table2"])

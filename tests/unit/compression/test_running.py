@@ -2,13 +2,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
 from components.compression.export import export_onnx
 from components.compression.graph import linear_nodes
 from components.compression.running import first_feeds, input_moments, outputs_of
 from components.settings.network import PerceptronSettings
 from components.training.fitting import initial_network
-from tests.unit.compression.shaken import LENGTH, exported_model, feed
+from tests.unit.compression.shaken import LENGTH, exported_model, factorization, feed
 
 
 def test_moments_are_of_what_each_linear_layer_is_given() -> None:
@@ -29,6 +30,24 @@ def test_moments_are_of_what_each_linear_layer_is_given() -> None:
     assert [moment.shape for moment in plain] == [(5, 5), (6, 6), (8, 8)]
     for mine, theirs in zip(sorted(found.values(), key=len), plain, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_linear_layers_has_no_inputs() -> None:
+    assert input_moments(export_onnx(factorization()), [feed(4, LENGTH)]) == {}
+
+
+def test_what_a_request_holds_may_be_an_input() -> None:
+    weights = helper.make_tensor("weights", TensorProto.FLOAT, [3, 2], np.ones(6, np.float32))
+    given, scores = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width])
+        for name, width in (("x", 3), ("scores", 2))
+    )
+    node = helper.make_node("MatMul", ["x", "weights"], ["scores"])
+    model = helper.make_model(
+        helper.make_graph([node], "one", [given], [scores], [weights]), opset_imports=[helper.make_opsetid("", 20)]
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_allclose(input_moments(model, [{"x": x}])["weights"], x.T @ x)
 
 
 def test_padding_is_no_input() -> None:

@@ -84,12 +84,17 @@ def test_a_recall_that_chance_alone_may_have_reached_does_not_count(
     steps = found.efforts
     lately = iter([0.86, 0.91, 0.95, 0.97])
     monkeypatch.setattr(searched_module, "_shares_found", lambda *_: np.array([1.0, 1.0, 4 * next(lately) - 3.0, 1.0]))
-    # Of four histories, of which one finds less, the standard error is .43 of what is missing: .91 - .039, .95 - .022.
-    assert searched_module._set_effort(found, *[[]] * 3, 0.9) == pytest.approx(0.95)
-    assert found.effort == steps[2]
-    monkeypatch.setattr(searched_module, "_shares_found", lambda *_: np.array([1.0, 0.82]))
+    # Of four histories, of which one finds less, the margin is 1.7 of what is missing: .95 - .085, .97 - .051.
+    assert searched_module._set_effort(found, *[[]] * 3, 0.9) == pytest.approx(0.97)
+    assert found.effort == steps[3]
+    # Nothing gets beyond .91, and the interval goes below .9: the second effort reaches that as well as any.
+    monkeypatch.setattr(
+        searched_module,
+        "_shares_found",
+        lambda index, *_: np.array([1.0, 0.79 if index.effort == steps[0] else 0.82]),
+    )
     assert searched_module._set_effort(found, *[[]] * 3, 0.9) == pytest.approx(0.91)
-    assert found.effort == steps[-1]
+    assert found.effort == steps[1]
 
 
 def test_a_recall_that_is_not_reached_is_refused_with_the_figures(task: Task) -> None:
@@ -114,6 +119,8 @@ def test_items_that_an_answer_leaves_out_count_neither_way() -> None:
 def test_the_size_of_the_catalogue_decides_over_the_kind() -> None:
     by_size = SearchSettings(exact_up_to=100, ivf_up_to=200)
     assert [kind_of(by_size, items) for items in (100, 101, 200, 201)] == ["exact", "ivf", "ivf", "hnsw"]
+    larger = SearchSettings(exact_up_to=500_000)
+    assert [kind_of(larger, items) for items in (500_000, 500_001)] == ["exact", "hnsw"]
     without_lists = SearchSettings(exact_up_to=100, ivf_up_to=100)
     assert [kind_of(without_lists, items) for items in (100, 101)] == ["exact", "hnsw"]
     assert kind_of(SearchSettings(), 1_000_000) == "hnsw"

@@ -67,3 +67,15 @@ def test_params_refuse_a_loss_that_the_labels_between_generations_will_not_serve
         validated(Params, document, "")
     teacher["soft_labels"]["hidden_states"] = True
     validated(Params, document, "")
+
+
+def test_params_refuse_a_loss_that_is_not_for_the_networks_of_a_generation() -> None:
+    document = read_document(ROOT)
+    teacher = document["scenarios"]["citeulike"]["teacher"]
+    losses = [{"kind": "cross_entropy"}, {"kind": "correlation"}]
+    teacher.pop("optimization")
+    teacher |= {"network": {"kind": "two_tower"}, "generations": 2, "distillation": {"losses": losses}}
+    with pytest.raises(SettingsError, match=r"'scenarios\.citeulike\.teacher\.distillation' has the loss correlation"):
+        validated(Params, document, "")
+    losses[1]["kind"] = "divergence"
+    validated(Params, document, "")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_another_shape_or_too_few_members_is_one_clear_error(store: FolderStore,
     wider = network(1, shape=SHAPE.model_copy(update={"dim": 16}))
     with pytest.raises(SettingsError, match="dim 8 there and 16 here"):
         start_from(wider, earlier_teacher(digest, 1, tmp_path / "back"), 0, ITEMS)
+
+
+def test_members_that_the_earlier_teacher_did_not_have_start_anew(
+    prepared_folder: Path, prepared: PreparedDataset, store: FolderStore, tmp_path: Path
+) -> None:
+    optimization = OptimizationSettings.model_validate({"max_epochs": 1, "batch_size": 4, "warmup_share": 0.0})
+    settings = TeacherSettings(network=SHAPE, optimization=optimization, members=2)
+    given = TeacherTraining(
+        prepared_folder, "next_item", settings, TrainerSettings(), 0, tmp_path / "fresh", "shop", None
+    )
+    fresh = train_members(given)
+    teacher(tmp_path / "teacher", network(0, prepared.items))
+    digest = put_teacher(store, tmp_path / "teacher", prepared.catalogue["id"].to_list())
+    earlier = earlier_teacher(digest, 1, tmp_path / "back")
+    warm = train_members(replace(given, scratch=tmp_path / "warm", earlier=earlier))
+    same = [torch.equal(a.network.item.weight, b.network.item.weight) for a, b in zip(fresh, warm, strict=True)]
+    assert same == [False, True]
 
 
 def test_a_warm_training_begins_where_the_other_ended(
