@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from components.compression.rowwise import RowBlocks, quantized_rows, with_codes
@@ -118,9 +119,7 @@ def _normalizers(vectors: np.ndarray, matrix: np.ndarray, bias: np.ndarray) -> n
     total = np.full(len(vectors), -np.inf, np.float32)
     for first in range(0, len(matrix), _SCORED_AT_ONCE):
         part = slice(first, first + _SCORED_AT_ONCE)
-        scores = vectors @ matrix[part].T + bias[part]
-        most = scores.max(axis=1)
-        total = np.logaddexp(total, most + np.log(np.exp(scores - most[:, None]).sum(axis=1)))
+        total = np.logaddexp(total, logsumexp(vectors @ matrix[part].T + bias[part], axis=1))
     return total
 
 
@@ -151,33 +150,30 @@ class _Part:
         for _ in range(_FITS):
             self._fit_scales(codes)
             self._descend(codes)
-        fitted, self._levels = self._levels, levels
-        better = np.zeros(len(codes), bool)
-        better[:] = self._errors(codes, fitted) < at_first
-        codes = np.where(better[:, None], codes, nearest)
-        return codes.astype(np.int8), np.where(better[:, None], fitted, levels).astype(self._kind)
+        better = (self._errors(codes) < at_first)[:, None]
+        kept = np.where(better, self._levels, levels)
+        return np.where(better, codes, nearest).astype(np.int8), kept.astype(self._kind)
 
-    def _scales(self, levels: np.ndarray | None = None) -> np.ndarray:
+    def _scales(self) -> np.ndarray:
         """``(R, width)``."""
-        units = (self._levels if levels is None else levels) * self._unit
-        scales: np.ndarray = np.repeat(units, self._block, axis=1)[:, : self._rows.shape[1]]
+        scales: np.ndarray = np.repeat(self._levels * self._unit, self._block, axis=1)[:, : self._rows.shape[1]]
         return scales
 
     def _nearest(self, values: np.ndarray) -> np.ndarray:
         codes: np.ndarray = np.clip(np.rint(values), self._least, self._most)
         return codes
 
-    def _slopes(self, codes: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
+    def _slopes(self, codes: np.ndarray) -> np.ndarray:
         """``(R, width)``, ``e M``."""
-        return self._times(self._rows - codes * self._scales(levels))
+        return self._times(self._rows - codes * self._scales())
 
     def _times(self, rows: np.ndarray) -> np.ndarray:
         product: np.ndarray = np.matmul(rows[:, None], self._moments)[:, 0]
         return product
 
-    def _errors(self, codes: np.ndarray, levels: np.ndarray | None = None) -> np.ndarray:
+    def _errors(self, codes: np.ndarray) -> np.ndarray:
         """``(R,)``, ``e M e^T``."""
-        error = self._rows - codes * self._scales(levels)
+        error = self._rows - codes * self._scales()
         errors: np.ndarray = (self._times(error) * error).sum(axis=1)
         return errors
 

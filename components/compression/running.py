@@ -13,8 +13,7 @@ from components.compression.export import model_bytes
 from components.compression.graph import linear_nodes
 from components.tasks.batch import Feed
 
-LENGTH = "length"
-"""Input of a graph whose requests have a length each."""
+_LENGTH = "length"  # Input of a graph whose requests have a length each.
 
 
 def first_feeds(feeds: Sequence[Feed], requests: int = 512) -> Sequence[Feed]:
@@ -63,11 +62,11 @@ def input_moments(model: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, np
 
 def _requests(feed: Feed) -> Iterator[Feed]:
     """Each row of a feed that has lengths, as long as it is; a feed without them as it is."""
-    if LENGTH not in feed:
+    if _LENGTH not in feed:
         yield feed
         return
-    longest = max(int(feed[LENGTH].max()), 1)
-    for row, length in enumerate(np.maximum(feed[LENGTH], 1)):
+    longest = max(int(feed[_LENGTH].max()), 1)
+    for row, length in enumerate(np.maximum(feed[_LENGTH], 1)):
         one = {name: values[row : row + 1] for name, values in feed.items()}
         yield {
             name: values[:, :length] if values.ndim > 1 and values.shape[1] >= longest else values

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+from scipy.special import log_softmax
 
 from components.compression.encoder import split_at_head
 from components.compression.gptq import Products
@@ -59,10 +60,8 @@ def _finished(
 
 def _log_probabilities(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:
     """``(rows, K)``, of a softmax over the scores of each request."""
-    scores = outputs_of(model, feeds)
-    scores -= scores.max(axis=1, keepdims=True)
-    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    return scores
+    found: np.ndarray = log_softmax(outputs_of(model, feeds), axis=1)
+    return found
 
 
 def _divergence(expected: np.ndarray, found: np.ndarray) -> float:
