@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -89,7 +90,8 @@ class S3Server:
     def kill(self) -> None:
         """End it from one moment to the next (a polite stop takes 16 seconds)."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It has ended by itself: `start` has told so.
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -161,9 +163,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, as are the ones 10,000 above, where SeaweedFS puts its gRPC servers."""
+    """Ports that are free, as are the ones 10,000 above, where SeaweedFS puts its gRPC servers.
+
+    None is one that the system gives to connections (from 32,768 by default): a server that is killed and started again
+    would find its own port taken by somebody's connection. Processes of neighbouring numbers look at different ones.
+    """
     found: list[int] = []
-    for port in range(20_000 + os.getpid() % 5_000, 40_000):
+    for port in range(11_000 + os.getpid() % 500 * 20, 22_000):
         if len(found) < count and all(_is_free(candidate) for candidate in (port, port + 10_000)):
             found.append(port)
         if len(found) == count:
