@@ -18,8 +18,9 @@ from tests.benchmarks.frontier.points import (
     share,
 )
 
-_SHIPPED = "pruned.int4_table4"
-_ALL: dict[str, Curve] = {_SHIPPED: "all"}
+_SHIPPED = "pruned.int8_table4"
+_SMALLEST = "pruned.int4_table4"
+_ALL: dict[str, Curve] = {_SMALLEST: "all"}
 # Neither cut nor fine-tuned: what is quantized is the student as it was distilled.
 _AS_DISTILLED = ("pruning.ffn_ratio=0", "pruning.heads_ratio=0")
 _AWARE = (
@@ -29,7 +30,7 @@ _AWARE = (
     "pruning.optimization.max_epochs=4",
     "pruning.optimization.patience=4",
 )
-_FEW = "quantization.variants=[fp32,int8_table8,int4_table4]"
+_FEW = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4]"
 _MANY = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4,int4_table2]"
 _WIDTHS = {
     "d64": (
@@ -51,8 +52,10 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
             figure
             for width in _WIDTHS
             for figure in (
-                bytes_share(f"beauty_bytes_{width}", judged, (f"{width}-aware", _SHIPPED)),
-                share(f"beauty_kept_{width}", judged, (f"{width}-aware", _SHIPPED), ("d64", "teacher")),
+                bytes_share(f"beauty_bytes_{width}", judged, (width, _SHIPPED)),
+                share(f"beauty_kept_{width}", judged, (width, _SHIPPED), ("d64", "teacher")),
+                bytes_share(f"beauty_bytes_{width}_aware", judged, (f"{width}-aware", _SMALLEST)),
+                share(f"beauty_kept_{width}_aware", judged, (f"{width}-aware", _SMALLEST), ("d64", "teacher")),
                 difference(f"beauty_gain_{width}", judged, (width, "student.fp32"), (width, "baseline")),
                 of_less_popular(f"beauty_less_popular_{width}", judged, (width, "student.fp32"), (width, "baseline")),
             )
@@ -67,9 +70,13 @@ FRONTIER = Frontier(
     (
         "trainer.accelerator=auto",
         "teacher.network={dim: 128, blocks: 2, heads: 2, ffn_dim: 256, max_length: 50, dropout: 0.3}",
-        "teacher.optimization.max_epochs=30",
-        "teacher.optimization.patience=30",
-        "teacher.optimization.learning_rate=0.002",
+        # Two networks of a second generation; the first has one.
+        "teacher.generations=2",
+        "teacher.first_members=1",
+        "teacher.members=2",
+        "teacher.optimization.max_epochs=20",
+        "teacher.optimization.patience=20",
+        "teacher.optimization.learning_rate=0.004",
         *(
             f"{network}.full_softmax_up_to=50000"
             for network in ("teacher.optimization", "student.optimization", "pruning.optimization")
@@ -84,7 +91,7 @@ FRONTIER = Frontier(
             Point(
                 width,
                 (*changes, *_AS_DISTILLED, _MANY if width == "d64" else _FEW),
-                {**TEACHER, **STUDENT} if width == "d64" else STUDENT,
+                {**STUDENT, **(TEACHER if width == "d64" else {}), _SHIPPED: "distilled_quantized"},
             ),
             Point(f"{width}-aware", (*changes, *_AWARE, _FEW), _ALL),
         )
