@@ -21,6 +21,14 @@ from components.tasks.next_item import NextItem
 
 ITEMS, LENGTH = 60, 12
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "two blocks": {},
+    "one block": {"blocks": 1},
+    "untied": {"blocks": 1, "tied": False},
+    "many narrow heads": {"heads": 8},
+    "one head": {"heads": 1},
+}
+
 
 def item_features(items: int = ITEMS) -> ItemFeatures:
     """A category and a list of two or fewer of each item, and a number."""

@@ -14,15 +14,16 @@ from components.errors import CompressionError
 from components.networks.building import network_of
 from components.networks.contract import PredictionNetwork
 from components.networks.ensemble import Ensemble
-from tests.unit.compression.shaken import ITEMS, LENGTH, counts_of, exported_model, feed, inputs_of, shaken_network
-
-SHAPES = {
-    "two blocks": {},
-    "one block": {"blocks": 1},
-    "untied": {"blocks": 1, "tied": False},
-    "many narrow heads": {"heads": 8},
-    "one head": {"heads": 1},
-}
+from tests.unit.compression.shaken import (
+    ITEMS,
+    LENGTH,
+    SHAPES,
+    counts_of,
+    exported_model,
+    feed,
+    inputs_of,
+    shaken_network,
+)
 
 
 @pytest.fixture(scope="module", params=SHAPES)

@@ -3,19 +3,21 @@
 import json
 import sys
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from components.compression.export import model_bytes
 from components.compression.openvino_form import write_openvino
-from components.compression.openvino_runtime import compiled, compiled_folder, library
+from components.compression.openvino_runtime import GRAPH, compiled, compiled_folder, library
 from components.compression.variants import reference_scores
 from components.data.dataset import PreparedDataset
 from components.errors import IntegrityError, RecstillError
 from components.storage.digests import file_digest
 from components.tasks.building import task_of
-from tests.unit.compression.shaken import shaken_network
+from tests.unit.compression.shaken import LENGTH, SHAPES, exported_model, feed, inputs_of, shaken_network
 
 installed = pytest.mark.skipif(find_spec("openvino") is None or find_spec("nncf") is None, reason="needs the extra")
 
@@ -54,6 +56,21 @@ def test_scores_are_nearly_those_of_torch_and_do_not_hang_on_neighbours(
     write_openvino(again, network, feeds, task=task, from_digest="d")
     for name in ("model.bin", "model.xml"):
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+@installed
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_fp32_scores_are_those_of_the_network_for_every_padding_and_batch(shape: str, tmp_path: Path) -> None:
+    openvino, network = library("openvino"), shaken_network(**SHAPES[shape])
+    graph = openvino.Core().read_model(model_bytes(exported_model(**SHAPES[shape])))
+    openvino.save_model(graph, tmp_path / GRAPH, compress_to_fp16=False)
+    run = compiled_folder(tmp_path)
+    # These weights magnify: torch in float32 is itself 8e-6 from float64. So the bound is of the largest score.
+    for batch, width in product((1, 2, 64), (1, 5, LENGTH)):
+        for length in (width, width // 2, 0, None):
+            given = feed(batch, width, length)
+            expected = reference_scores(network, [given], inputs_of)
+            np.testing.assert_allclose(run(given), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @installed
