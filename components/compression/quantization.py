@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from components.compression.codebook import with_codebook_linears
 from components.compression.graph import convolution_nodes, linear_nodes, rectified, tidied
 from components.compression.product import with_product_table
 from components.compression.running import first_feeds, input_moments
-from components.compression.table_rounding import with_rounded_table
+from components.compression.table_rounding import FineTune, with_rounded_tables
 from components.compression.tables import with_int8_positions, with_row_linears
 from components.settings.quantization import GraphForm, QuantizationSettings, VariantName
 from components.tasks.batch import Feed
@@ -60,7 +61,11 @@ def bits_of(form: VariantName, settings: QuantizationSettings) -> Bits:
 
 
 def quantized(
-    model: onnx.ModelProto, variant: GraphForm, settings: QuantizationSettings, calibration: Sequence[Feed]
+    model: onnx.ModelProto,
+    variant: GraphForm,
+    settings: QuantizationSettings,
+    calibration: Sequence[Feed],
+    fine_tune: FineTune | None = None,
 ) -> onnx.ModelProto:
     """One variant of an exported model; ``model`` stays as it is, and the same inputs give the same bytes.
 
@@ -73,10 +78,9 @@ def quantized(
         settings: Block and codebook sizes, and how weights are rounded.
         calibration: Inputs of training histories: for the activation ranges of ``int8_static``, and for what linear
             layers and tables of few bits are multiplied with.
+        fine_tune: See :func:`~components.compression.table_rounding.with_rounded_tables`.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    bits, block = BITS[variant].table, settings.table_block
+    copy = _copied(model)
     match variant:
         case "fp32":
             return copy
@@ -84,16 +88,32 @@ def quantized(
             return tidied(_dynamic(copy, per_channel=variant == "int8_dynamic"))
         case "int8_static":
             return tidied(_static(copy, calibration))
-        case "int8_table8" | "int8_table4":
-            linears = _dynamic(copy, per_channel=True)
         case "int4_product":
-            linears = with_row_linears(copy, 4, block, _input_moments(model, settings, calibration))
+            linears = _with_few_bits(model, settings, calibration)
             return tidied(with_int8_positions(with_product_table(linears, settings.product_width)))
+        case "int8_table8" | "int8_table4":
+            finish = partial(_dynamic, per_channel=True)
         case "int4_table4" | "int4_table2":
-            linears = with_row_linears(copy, 4, block, _input_moments(model, settings, calibration))
+            finish = partial(_with_few_bits, settings=settings, calibration=calibration)
         case "kmeans8_table8":
-            linears = with_codebook_linears(copy, settings.kmeans_levels)
-    return with_rounded_table(linears, model, bits, settings, calibration)
+            finish = partial(_with_codebook, settings=settings)
+    return with_rounded_tables(finish, model, BITS[variant].table, settings, calibration, fine_tune=fine_tune)
+
+
+def _copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _with_few_bits(
+    model: onnx.ModelProto, settings: QuantizationSettings, calibration: Sequence[Feed]
+) -> onnx.ModelProto:
+    return with_row_linears(_copied(model), 4, settings.table_block, _input_moments(model, settings, calibration))
+
+
+def _with_codebook(model: onnx.ModelProto, settings: QuantizationSettings) -> onnx.ModelProto:
+    return with_codebook_linears(_copied(model), settings.kmeans_levels)
 
 
 def _input_moments(
@@ -115,6 +135,7 @@ class _Calibration(CalibrationDataReader):
 
 
 def _dynamic(model: onnx.ModelProto, *, per_channel: bool) -> onnx.ModelProto:
+    model = _copied(model)
     if not (names := _names(_weighted(model.graph))):
         return model  # ONNX Runtime takes no name for every name.
     with _quiet(), tempfile.TemporaryDirectory() as folder:

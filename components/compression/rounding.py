@@ -92,7 +92,7 @@ def write_rounding(folder: Path, settings: QuantizationAwareSettings) -> None:
 
 
 def rounded_as_trained(settings: QuantizationSettings, folder: Path) -> QuantizationSettings:
-    """The settings by which a network is quantized: one that got used to the nearest codes keeps them.
+    """The settings by which a network is quantized: one that got used to the nearest codes keeps them as they are.
 
     Args:
         settings: As they are given.
@@ -100,7 +100,7 @@ def rounded_as_trained(settings: QuantizationSettings, folder: Path) -> Quantiza
     """
     if not (folder / ROUNDING_FILE).is_file():
         return settings
-    return settings.model_copy(update={"rounding": "nearest"})
+    return settings.model_copy(update={"rounding": "nearest", "fine_tuning": None})
 
 
 def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:

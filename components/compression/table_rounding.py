@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,8 +11,14 @@ from scipy.special import log_softmax
 from components.compression.encoder import split_at_head
 from components.compression.gptq import Products
 from components.compression.graph import array, tidied
+from components.compression.rowwise import RowBlocks
 from components.compression.running import first_feeds, outputs_of
-from components.compression.tables import multiplied_tables, with_int8_positions, with_quantized_table
+from components.compression.tables import (
+    multiplied_tables,
+    rounded_tables,
+    with_int8_positions,
+    with_quantized_tables,
+)
 from components.errors import CompressionError
 from components.settings.quantization import QuantizationSettings
 from components.tasks.batch import Feed
@@ -20,42 +26,62 @@ from components.tasks.batch import Feed
 _SCORES = 2**25  # Held at once, 128 MiB, where answers are compared; at least one feed is.
 
 
-def with_rounded_table(
-    linears: onnx.ModelProto,
+FineTune = Callable[[int, Mapping[str, np.ndarray]], "onnx.ModelProto | None"]
+"""From the bits of a value and the rounded tables by name, ``(rows, width)``, to the graph in fp32 of the network whose
+other weights were fitted to them; None where they are not all weights of it."""
+
+
+def with_rounded_tables(
+    finish: Callable[[onnx.ModelProto], onnx.ModelProto],
     model: onnx.ModelProto,
     bits: int,
     settings: QuantizationSettings,
     calibration: Sequence[Feed],
+    *,
+    fine_tune: FineTune | None = None,
 ) -> onnx.ModelProto:
-    """Quantize the tables of a model whose linear layers are done.
+    """Quantize the tables of a model.
 
     Rows that scores are products with are often looked up in histories too: what is won at the one end may be lost at
-    the other. So whole requests are compared, and the codes that are chosen for the products are taken where those
-    answers differ less than with the nearest ones.
+    the other. So whole requests are compared, and of the nearest codes, those that are chosen for the products, and
+    those with all else fitted to them, the ones are taken with which answers differ least.
 
     Args:
-        linears: Stays as it is.
-        model: The same network in fp32.
+        finish: Quantizes a copy of all but the tables.
+        model: A network in fp32.
         bits: Of a value of the tables.
         settings: Block size, and whether tables of fewer than eight bits are rounded by what comes out.
         calibration: Requests of training histories.
+        fine_tune: Tables of fewer than eight bits: fits all else to them. None: it stays as it is.
     """
-    nearest = _finished(linears, bits, settings, None)
-    if bits == 8 or settings.rounding == "nearest" or (products := _products(model, calibration)) is None:
-        return nearest
-    rows = max(len(array(model.graph, name)) for name in multiplied_tables(model.graph))
-    compared = first_feeds(calibration, min(512, _SCORES // rows))
+    nearest = rounded_tables(model, bits, settings.table_block)
+    linears = finish(model)
+    made = [(nearest, _with_tables(linears, nearest))]
+    by_output = bits < 8 and settings.rounding == "gptq"
+    products = _products(model, calibration) if by_output else None
+    if products is not None:
+        chosen = rounded_tables(model, bits, settings.table_block, products)
+        made.append((chosen, _with_tables(linears, chosen)))
+    if bits == 8 or not calibration or (len(made) == 1 and fine_tune is None):
+        return made[0][1]
+    compared = first_feeds(calibration, min(512, _SCORES // max(len(rows.codes) for rows in nearest.values())))
     expected = _log_probabilities(model, compared)
-    made = [nearest, _finished(linears, bits, settings, products)]
-    return min(made, key=lambda one: _divergence(expected, _log_probabilities(one, compared)))
+
+    def divergence(one: onnx.ModelProto) -> float:
+        return _divergence(expected, _log_probabilities(one, compared))
+
+    tables, best = min(made, key=lambda one: divergence(one[1]))
+    if fine_tune is not None:
+        fitted = fine_tune(bits, {name: rows.restored() for name, rows in tables.items()})
+        if fitted is not None:
+            best = min(best, _with_tables(finish(fitted), tables), key=divergence)
+    return best
 
 
-def _finished(
-    linears: onnx.ModelProto, bits: int, settings: QuantizationSettings, products: Products | None
-) -> onnx.ModelProto:
+def _with_tables(linears: onnx.ModelProto, tables: Mapping[str, RowBlocks]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(linears)
-    return tidied(with_int8_positions(with_quantized_table(copy, bits, settings.table_block, products)))
+    return tidied(with_int8_positions(with_quantized_tables(copy, tables)))
 
 
 def _log_probabilities(model: onnx.ModelProto, feeds: Sequence[Feed]) -> np.ndarray:

@@ -45,26 +45,37 @@ class StoredRows(NamedTuple):
     rows: RowBlocks
 
 
-def with_quantized_table(
+def rounded_tables(
     model: onnx.ModelProto, bits: int, largest_block: int, products: Products | None = None
-) -> onnx.ModelProto:
-    """Quantize every table that rows are looked up in, in place; an untied head is quantized on its own.
+) -> dict[str, RowBlocks]:
+    """Every table that rows are looked up in, and an untied head, in few bits, by name; ``model`` stays as it is.
 
     Args:
-        model: From :func:`export_onnx`, or from a quantizer that left table and head alone.
+        model: From :func:`export_onnx`.
         bits: 2, 4 or 8.
         largest_block: Columns of a row that may share a scale.
         products: That scores are, see :func:`~components.compression.gptq.gptq_rows`. None: each value gets the nearest
             code.
     """
     graph = model.graph
-    multiplied = multiplied_tables(graph)
-    for name in _tables(graph):
-        table = array(graph, name)
-        if products is not None and name in multiplied:
-            rows = gptq_rows(table, bits, largest_block, products)
-        else:
-            rows = quantized_rows(table, bits, largest_block)
+    multiplied = [] if products is None else multiplied_tables(graph)
+    return {
+        name: gptq_rows(array(graph, name), bits, largest_block, products)
+        if products is not None and name in multiplied
+        else quantized_rows(array(graph, name), bits, largest_block)
+        for name in _tables(graph)
+    }
+
+
+def with_quantized_tables(model: onnx.ModelProto, tables: Mapping[str, RowBlocks]) -> onnx.ModelProto:
+    """Store the tables in few bits, in place.
+
+    Args:
+        model: From :func:`export_onnx`, or from a quantizer that left table and head alone.
+        tables: All of it, from :func:`rounded_tables`.
+    """
+    graph = model.graph
+    for name, rows in tables.items():
         stored = _stored(model, name, rows)
         for node in readers(graph, name):
             if node.op_type == "Gather":

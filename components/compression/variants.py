@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from components.compression.export import export_onnx, model_bytes
+from components.compression.fine_tuning import FineTunedGraphs
 from components.compression.item_index import Kind, index_beside
 from components.compression.quantization import bits_of, quantized
 from components.compression.running import first_feeds, outputs_of
@@ -124,6 +125,7 @@ def write_variants(
     checked = first_feeds(calibration)
     expected = reference_scores(network, checked, task.inputs_of)
     check_parity(outputs_of(model, checked), expected)
+    fine_tune = None if settings.fine_tuning is None else FineTunedGraphs(network, model, task, settings.fine_tuning)
     for form in forms:
         name = f"{made_from}.{form}"
         path, index = folder / f"{name}.onnx", None
@@ -133,7 +135,7 @@ def write_variants(
             path.write_bytes(model_bytes(found.encoder))
             index = _write_index(index_beside(path), found, task.best_of)
         else:
-            variant = quantized(model, form, settings, calibration)
+            variant = quantized(model, form, settings, calibration, fine_tune)
             overlap = top_overlap(outputs_of(variant, checked), expected, task.best_of)
             path.write_bytes(model_bytes(variant))
         size, digest = path.stat().st_size + (0 if index is None else index.bytes), file_digest(path)

@@ -70,6 +70,17 @@ class SearchSettings(Settings):
         return self
 
 
+class FineTuningSettings(Settings):
+    """Training of all that is not in the item table, after the table was rounded to few bits."""
+
+    steps: int = Field(default=400, ge=1)
+    """Batches that are learned from."""
+    batch_size: int = Field(default=32, ge=1)
+    """As in ``student.optimization``."""
+    learning_rate: float = Field(default=5e-4, gt=0, le=1)
+    """Of AdamW; it falls to 2 % of it."""
+
+
 class QuantizationSettings(Settings):
     """Post-training quantization of weights, activations and the item table."""
 
@@ -102,6 +113,10 @@ class QuantizationSettings(Settings):
     """Of linear layers and item tables of two or four bits. ``gptq``: codes are chosen so that what comes out errs
     least on the calibration histories. ``nearest``: each value gets the nearest code, as after a fine-tuning for the
     form in any case."""
+    fine_tuning: FineTuningSettings | None = None
+    """Fit all that is not in an item table of two or four bits to the rounded table, so that the network says what it
+    said before; what users did is not looked at. Takes a forward and a backward pass of the network a step, and is
+    kept where it helps. Not of networks that were fine-tuned for the form, nor where the outcome is a yes or no."""
     product_width: Literal[2, 4, 8] = 4
     """Values of an item row that share a byte in ``int4_product``."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)

@@ -19,10 +19,11 @@ class RowProgress:
         rows: How many there are.
         what: What is being done with them.
         show: False for silence.
+        unit: What they are, in plural.
     """
 
-    def __init__(self, rows: int, what: str, show: bool = True) -> None:
-        self._rows, self._what, self._show = rows, what, show
+    def __init__(self, rows: int, what: str, show: bool = True, unit: str = "rows") -> None:
+        self._rows, self._what, self._show, self._unit = rows, what, show, unit
         self._console = Console(highlight=False)
         self._done = self._reused = 0
         self._counting = threading.Lock()
@@ -63,9 +64,10 @@ class RowProgress:
         now = time.monotonic()
         rate = (self._done - self._reused) / max(now - self._started, 1e-6)
         # Rows that were there already came for nothing: only the others say how long the rest will take.
-        told = f"{rate:,.0f} rows/s, {(self._rows - self._done) / rate:.0f} s left" if rate > 0 else ""
+        told = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s" if rate > 0 else ""
+        told += f", {(self._rows - self._done) / rate:.0f} s left" if told else ""
         self._bar.update(self._task, completed=self._done, rate=told)
         due = now - self._last_line >= _SECONDS_BETWEEN_LINES
         if self._show and not self._console.is_terminal and due and told:
             self._last_line = now
-            self._console.print(f"{self._what}: {self._done:,} of {self._rows:,} rows, {told}")
+            self._console.print(f"{self._what}: {self._done:,} of {self._rows:,} {self._unit}, {told}")

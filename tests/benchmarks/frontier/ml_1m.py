@@ -57,6 +57,12 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
         share("ml_1m_kept_int8", judged, ("d128", "pruned.int8_table8"), ("d128", "student.fp32")),
         share("ml_1m_kept_int4_rows", judged, ("d128", "pruned.int8_table4"), ("d128", "student.fp32")),
         share(
+            "ml_1m_kept_int4_rows_fine_tuned",
+            judged,
+            ("d128-fine-tuned", "pruned.int8_table4"),
+            ("d128", "student.fp32"),
+        ),
+        share(
             "ml_1m_kept_int4_rows_of_teacher",
             judged,
             ("d128", "teacher_member.int8_table4"),
@@ -69,17 +75,24 @@ FRONTIER = Frontier(
     "ml-1m",
     "movielens_1m",
     (),
-    tuple(
-        point
-        for width, changes in _WIDTHS.items()
-        for point in (
-            Point(
-                width,
-                (*changes, *_AS_DISTILLED, _MANY if width == "d128" else _FEW),
-                {**TEACHER, **STUDENT, **_INT4_ROWS} if width == "d128" else STUDENT,
-            ),
-            Point(f"{width}-aware", (*changes, _FEW), _ALL),
-        )
+    (
+        *(
+            point
+            for width, changes in _WIDTHS.items()
+            for point in (
+                Point(
+                    width,
+                    (*changes, *_AS_DISTILLED, _MANY if width == "d128" else _FEW),
+                    {**TEACHER, **STUDENT, **_INT4_ROWS} if width == "d128" else STUDENT,
+                ),
+                Point(f"{width}-aware", (*changes, _FEW), _ALL),
+            )
+        ),
+        Point(
+            "d128-fine-tuned",
+            (*_AS_DISTILLED, "quantization.variants=[fp32,int8_table4]", "quantization.fine_tuning={}"),
+            _INT4_ROWS,
+        ),
     ),
     figures,
     "The networks were trained on a GPU (an H200, products in TF32, 15 trainings at a time), stage by stage, and their "

@@ -1,0 +1,123 @@
+"""Weights beside a table of few bits, fitted to what the table has become.
+
+Rounded rows err in ways that stay the same for ever: the layers that read them, and those that make the vectors they
+are multiplied with, can make up for a part of it. So the table is frozen as it is stored, and all else learns for some
+steps to say what the network said before: the Kullback-Leibler divergence of its softmax from that of the rounded one,
+on training histories. It learns from the network alone, never from what users did. This is the step that QuIP#
+(Tseng et al., ICML 2024, section 5) and AQLM (Egiazarian et al., ICML 2024, section 3.4) take after rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+
+from components.compression.export import export_onnx
+from components.compression.graph import array
+from components.networks.contract import PredictionNetwork
+from components.settings.quantization import FineTuningSettings
+from components.soft_labels.progress import RowProgress
+from components.tasks.batch import Batch
+from components.tasks.contract import Task
+
+_SCORES_A_STEP = 2**22  # Of the points of a step so many are drawn that their scores take 16 MiB.
+_FEWEST_POINTS = 16
+_WARMUP_SHARE, _LAST_SHARE = 0.05, 0.02  # Of the steps, and of the learning rate that is left at their end.
+
+
+class FineTunedGraphs:
+    """The graphs of a network fitted to its rounded tables, each made once however many forms have that table.
+
+    Args:
+        network: In evaluation mode.
+        model: Its graph.
+        task: What it learned.
+        settings: How long.
+    """
+
+    def __init__(
+        self, network: PredictionNetwork, model: onnx.ModelProto, task: Task, settings: FineTuningSettings
+    ) -> None:
+        self._network, self._graph, self._task, self._settings = network.folded(), model.graph, task, settings
+        self._made: dict[int, onnx.ModelProto] = {}
+
+    def __call__(self, bits: int, tables: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
+        """The graph of the network that was fitted to these tables.
+
+        Args:
+            bits: Of a value of them; the same tables for the same bits.
+            tables: ``(rows, width)``, by their name in the graph.
+
+        Returns:
+            None where nothing is to be fitted: a table is no weight of the network as it is, or scores are no softmax.
+        """
+        if self._task.loss != "softmax" or not all(self._is_weight(name) for name in tables):
+            return None
+        if bits not in self._made:
+            rounded = {f"{name}.weight": values for name, values in tables.items()}
+            self._made[bits] = export_onnx(fine_tuned(self._network, rounded, self._task, self._settings))
+        return self._made[bits]
+
+    def _is_weight(self, name: str) -> bool:
+        own = self._network.state_dict().get(f"{name}.weight")
+        return own is not None and np.array_equal(own.numpy(), array(self._graph, name))
+
+
+def fine_tuned(
+    network: PredictionNetwork, rounded: Mapping[str, np.ndarray], task: Task, settings: FineTuningSettings
+) -> PredictionNetwork:
+    """A copy with these weights, and with all others fitted to what ``network`` says; the same call gives the same.
+
+    Args:
+        network: In evaluation mode; it stays as it is. What its features add is in its tables, see
+            :meth:`~components.networks.contract.PredictionNetwork.folded`.
+        rounded: Values ``(rows, width)`` of the weights that stay so, by name in the state dict.
+        task: Whose training points are learned from. Its ``loss`` is ``softmax``.
+        settings: How long.
+    """
+    student = copy.deepcopy(network).eval()
+    for name, values in rounded.items():
+        weight = student.get_parameter(name)
+        weight.data.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+        weight.requires_grad_(False)
+    weights = [weight for weight in student.parameters() if weight.requires_grad]
+    if not weights:
+        return student
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
+    generator = torch.Generator().manual_seed(0)
+    most = max(_FEWEST_POINTS, _SCORES_A_STEP // network.outcomes)
+    with RowProgress(settings.steps, "fine-tuning to the rounded table", unit="steps") as progress:
+        for batch in _batches(task, settings):
+            hidden = student.encode(*batch.inputs)
+            drawn = torch.randperm(len(hidden), generator=generator)[:most]
+            with torch.no_grad():
+                wanted = F.log_softmax(network.score(network.encode(*batch.inputs)[drawn]), dim=1)
+            found = F.log_softmax(student.score(hidden[drawn]), dim=1)
+            optimizer.zero_grad()
+            F.kl_div(found, wanted, log_target=True, reduction="batchmean").backward()
+            optimizer.step()
+            schedule.step()
+            progress.advance(1)
+    return student
+
+
+def _batches(task: Task, settings: FineTuningSettings) -> Iterator[Batch]:
+    """As many as there are steps, of as many epochs as that takes."""
+    left, epoch = settings.steps, 0
+    while left:
+        batches = task.training_batches(settings.batch_size, seed=0, epoch=epoch)
+        for index in range(min(left, len(batches))):
+            yield batches[index]
+        left -= min(left, len(batches))
+        epoch += 1
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the learning rate: up at first, then down on a straight line."""
+    return min((step + 1) / max(1.0, _WARMUP_SHARE * steps), max(_LAST_SHARE, 1 - step / steps))
