@@ -11,7 +11,7 @@ from components.settings.network import CausalTransformerSettings, NetworkSectio
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.training import OptimizationSettings
 
-_OF_SEVERAL = ("first_members", "distillation", "soft_labels")
+_OF_SEVERAL = ("first_members", "first_optimization", "distillation", "soft_labels")
 
 
 class TeacherSettings(Settings):
@@ -28,6 +28,9 @@ class TeacherSettings(Settings):
     before, and the last is the teacher (Furlanello et al., "Born-Again Neural Networks", ICML 2018)."""
     first_members: int | None = Field(default=None, ge=1, le=32)
     """Networks of each generation before the last. None: as many as the last has."""
+    first_optimization: OptimizationSettings | None = None
+    """How the networks of the first generation are trained, which have no labels to learn from and so may need longer,
+    in smaller steps. None: as those after it."""
     distillation: DistillationSettings = DistillationSettings()
     """The loss of the second generation and of those after it."""
     soft_labels: SoftLabelSettings | None = None
@@ -42,6 +45,12 @@ class TeacherSettings(Settings):
         if generation == self.generations or self.first_members is None:
             return self.members
         return self.first_members
+
+    def optimization_of(self, generation: int) -> OptimizationSettings | LeastSquaresSettings:
+        """How the networks of a generation are trained; the first one is 1."""
+        if generation > 1 or self.first_optimization is None:
+            return self.optimization
+        return self.first_optimization
 
     @model_validator(mode="after")
     def _generations_learn_from_labels(self) -> TeacherSettings:

@@ -124,7 +124,9 @@ def _generation(training: TeacherTraining, number: int) -> TeacherTraining:
     settings = training.settings
     return replace(
         training,
-        settings=settings.model_copy(update={"members": settings.members_of(number)}),
+        settings=settings.model_copy(
+            update={"members": settings.members_of(number), "optimization": settings.optimization_of(number)}
+        ),
         scratch=training.scratch / f"generation-{number}",
         earlier=training.earlier if number == 1 else None,
         generation=number,

@@ -70,19 +70,22 @@ FRONTIER = Frontier(
     (
         "trainer.accelerator=auto",
         "teacher.network={dim: 128, blocks: 2, heads: 2, ffn_dim: 256, max_length: 50, dropout: 0.3}",
-        # Two networks of a second generation; the first has one.
+        # Two networks that learn from labels as well, which takes fewer epochs; the one before them has none.
         "teacher.generations=2",
         "teacher.first_members=1",
         "teacher.members=2",
-        "teacher.optimization.max_epochs=20",
-        "teacher.optimization.patience=20",
+        "teacher.first_optimization={max_epochs: 30, patience: 5, batch_size: 32, learning_rate: 0.002, "
+        "weight_decay: 0.1, warmup_share: 0.08, final_learning_rate_share: 0.01, average_decay: 0.99, "
+        "full_softmax_up_to: 50000, negatives: 1024}",
+        "teacher.optimization.max_epochs=18",
+        "teacher.optimization.patience=5",
         "teacher.optimization.learning_rate=0.004",
         *(
             f"{network}.full_softmax_up_to=50000"
             for network in ("teacher.optimization", "student.optimization", "pruning.optimization")
         ),
         "student.optimization.max_epochs=20",
-        "student.optimization.patience=20",
+        "student.optimization.patience=5",
     ),
     tuple(
         point

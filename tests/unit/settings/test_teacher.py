@@ -31,6 +31,8 @@ def settings(**given: Any) -> TeacherSettings:
         ({"generation": 2}, "the nearest known one is 'generations'"),
         ({"generations": 2, "distillation": {"lambda_sof": 1}}, "'scenarios.shop.teacher.distillation.lambda_sof'"),
         ({"first_members": 1}, "first_members: only for a teacher of several generations"),
+        ({"first_optimization": {}}, "first_optimization: only for a teacher of several generations"),
+        ({"generations": 2, "first_optimization": {"epochs": 3}}, "scenarios.shop.teacher.first_optimization.epochs"),
         ({"distillation": {"lambda_hard": 0.5}, "soft_labels": {}}, "distillation, soft_labels: only for"),
         (
             {"generations": 2, "optimization": {"kind": "alternating_least_squares"}},
@@ -50,6 +52,13 @@ def test_networks_of_each_generation() -> None:
     assert [some.members_of(number) for number in (1, 2, 3)] == [2, 2, 4]
     assert settings(members=4).members_of(1) == 4
     assert settings(members=4, first_members=None).members_of(1) == 4
+
+
+def test_how_each_generation_is_trained() -> None:
+    plain = settings(generations=3, optimization={"max_epochs": 5})
+    assert [plain.optimization_of(number).max_epochs for number in (1, 2, 3)] == [5, 5, 5]
+    longer = settings(generations=3, optimization={"max_epochs": 5}, first_optimization={"max_epochs": 9})
+    assert [longer.optimization_of(number).max_epochs for number in (1, 2, 3)] == [9, 5, 5]
 
 
 def test_labels_suit_the_number_of_outcomes_unless_the_settings_say_which() -> None:

@@ -118,6 +118,12 @@ def test_the_second_generation_learns_from_the_first_and_is_another_teacher(
         assert not torch.equal(weights(labelled.network), weights(unlabelled.network))
 
 
+def test_the_first_generation_may_be_trained_in_another_way(training: TeacherTraining) -> None:
+    longer = {"first_optimization": OptimizationSettings(max_epochs=3, batch_size=4), "members": 1}
+    found = train_generations(changed(training, "longer", **longer))
+    assert [len(result.curve) for result in (*found.earlier[0], found.members[0].result)] == [3, 2]
+
+
 def test_labels_alone_teach_the_second_generation_what_the_first_expects(
     training: TeacherTraining, task: NextItem
 ) -> None:
