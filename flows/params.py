@@ -167,6 +167,9 @@ def _fields(
         value = getattr(values, name) if values is not None else field.get_default(call_default_factory=True)
         nested = _nested_models(field, value if values is not None else None)
         listed = _listed_models(field)
+        # Without a value such a section is left out: its keys then say what it would be.
+        if nested and value is None and not field.is_required():
+            yield Parameter(key, "section or None", _shown(value), " ".join((field.description or "").split()))
         if not nested:
             kind = f"list of {' | '.join(_kind(one) for one in listed)}" if listed else _type_name(field)
             yield Parameter(key, kind, _shown(value), " ".join((field.description or "").split()))

@@ -3,13 +3,14 @@
 Rounded rows err in ways that stay the same for ever: the layers that read them, and those that make the vectors they
 are multiplied with, can make up for a part of it. So the table is frozen as it is stored, and all else learns for some
 steps to say what the network said before: the Kullback-Leibler divergence of its softmax from that of the rounded one,
-on training histories. It learns from the network alone, never from what users did. This is the step that QuIP#
+on training points. It learns from the network alone, never from what was observed. This is the step that QuIP#
 (Tseng et al., ICML 2024, section 5) and AQLM (Egiazarian et al., ICML 2024, section 3.4) take after rounding.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -31,7 +32,7 @@ _WARMUP_SHARE, _LAST_SHARE = 0.05, 0.02  # Of the steps, and of the learning rat
 
 
 class FineTunedGraphs:
-    """The graphs of a network fitted to its rounded tables, each made once however many forms have that table.
+    """The graphs of a network fitted to its rounded tables, each made once however many forms have those tables.
 
     Args:
         network: In evaluation mode.
@@ -44,28 +45,40 @@ class FineTunedGraphs:
         self, network: PredictionNetwork, model: onnx.ModelProto, task: Task, settings: FineTuningSettings
     ) -> None:
         self._network, self._graph, self._task, self._settings = network.folded(), model.graph, task, settings
-        self._made: dict[int, onnx.ModelProto] = {}
+        self._made: dict[str, onnx.ModelProto | None] = {}
 
-    def __call__(self, bits: int, tables: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
+    def __call__(self, tables: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
         """The graph of the network that was fitted to these tables.
 
         Args:
-            bits: Of a value of them; the same tables for the same bits.
             tables: ``(rows, width)``, by their name in the graph.
 
         Returns:
-            None where nothing is to be fitted: a table is no weight of the network as it is, or scores are no softmax.
+            None where nothing can be fitted: there is no table, one is no weight of the network as it is, scores are no
+            softmax, or what came out is not finite.
         """
-        if self._task.loss != "softmax" or not all(self._is_weight(name) for name in tables):
+        names = {self._weight(name): values for name, values in tables.items()}
+        if self._task.loss != "softmax" or not tables or None in names or len(names) < len(tables):
             return None
-        if bits not in self._made:
-            rounded = {f"{name}.weight": values for name, values in tables.items()}
-            self._made[bits] = export_onnx(fine_tuned(self._network, rounded, self._task, self._settings))
-        return self._made[bits]
+        rounded = {name: values for name, values in names.items() if name is not None}
+        content = "".join(hashlib.sha256(each.tobytes()).hexdigest() for each in rounded.values())
+        if content not in self._made:
+            self._made[content] = self._fitted(rounded)
+        return self._made[content]
 
-    def _is_weight(self, name: str) -> bool:
-        own = self._network.state_dict().get(f"{name}.weight")
-        return own is not None and np.array_equal(own.numpy(), array(self._graph, name))
+    def _fitted(self, rounded: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
+        network = fine_tuned(self._network, rounded, self._task, self._settings)
+        if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+            return None
+        return export_onnx(network)
+
+    def _weight(self, name: str) -> str | None:
+        """The parameter that is this table; an exporter gives it a name of its own."""
+        table = array(self._graph, name)
+        return next(
+            (own for own, weight in self._network.named_parameters() if np.array_equal(weight.detach().numpy(), table)),
+            None,
+        )
 
 
 def fine_tuned(
@@ -94,10 +107,11 @@ def fine_tuned(
     most = max(_FEWEST_POINTS, _SCORES_A_STEP // network.outcomes)
     with RowProgress(settings.steps, "fine-tuning to the rounded table", unit="steps") as progress:
         for batch in _batches(task, settings):
-            hidden = student.encode(*batch.inputs)
+            inputs = batch.inputs if batch.whole is None else batch.whole
+            hidden = student.encode(*inputs)
             drawn = torch.randperm(len(hidden), generator=generator)[:most]
             with torch.no_grad():
-                wanted = F.log_softmax(network.score(network.encode(*batch.inputs)[drawn]), dim=1)
+                wanted = F.log_softmax(network.score(network.encode(*inputs)[drawn]), dim=1)
             found = F.log_softmax(student.score(hidden[drawn]), dim=1)
             optimizer.zero_grad()
             F.kl_div(found, wanted, log_target=True, reduction="batchmean").backward()

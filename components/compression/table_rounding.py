@@ -1,4 +1,5 @@
-"""Which codes an item table of few bits gets: those with which a network's answers change least."""
+"""Which codes an item table of few bits gets, and whether all else is fitted to them: what changes a network's answers
+least."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
+from rich.console import Console
 from scipy.special import log_softmax
 
 from components.compression.encoder import split_at_head
@@ -26,9 +28,9 @@ from components.tasks.batch import Feed
 _SCORES = 2**25  # Held at once, 128 MiB, where answers are compared; at least one feed is.
 
 
-FineTune = Callable[[int, Mapping[str, np.ndarray]], "onnx.ModelProto | None"]
-"""From the bits of a value and the rounded tables by name, ``(rows, width)``, to the graph in fp32 of the network whose
-other weights were fitted to them; None where they are not all weights of it."""
+FineTune = Callable[[Mapping[str, np.ndarray]], "onnx.ModelProto | None"]
+"""From the rounded tables by name in the graph, ``(rows, width)``, to the fp32 graph of the network whose other weights
+were fitted to them; None where they cannot be."""
 
 
 def with_rounded_tables(
@@ -52,7 +54,7 @@ def with_rounded_tables(
         bits: Of a value of the tables.
         settings: Block size, and whether tables of fewer than eight bits are rounded by what comes out.
         calibration: Requests of training histories.
-        fine_tune: Tables of fewer than eight bits: fits all else to them. None: it stays as it is.
+        fine_tune: Fits all else to tables of fewer than eight bits. None: it stays as it is.
     """
     nearest = rounded_tables(model, bits, settings.table_block)
     linears = finish(model)
@@ -62,7 +64,7 @@ def with_rounded_tables(
     if products is not None:
         chosen = rounded_tables(model, bits, settings.table_block, products)
         made.append((chosen, _with_tables(linears, chosen)))
-    if bits == 8 or not calibration or (len(made) == 1 and fine_tune is None):
+    if bits == 8 or not nearest or not calibration or (len(made) == 1 and fine_tune is None):
         return made[0][1]
     compared = first_feeds(calibration, min(512, _SCORES // max(len(rows.codes) for rows in nearest.values())))
     expected = _log_probabilities(model, compared)
@@ -70,12 +72,20 @@ def with_rounded_tables(
     def divergence(one: onnx.ModelProto) -> float:
         return _divergence(expected, _log_probabilities(one, compared))
 
-    tables, best = min(made, key=lambda one: divergence(one[1]))
-    if fine_tune is not None:
-        fitted = fine_tune(bits, {name: rows.restored() for name, rows in tables.items()})
-        if fitted is not None:
-            best = min(best, _with_tables(finish(fitted), tables), key=divergence)
-    return best
+    errors = [divergence(one) for _, one in made]
+    least = min(errors)
+    tables, best = made[errors.index(least)]
+    fitted = None if fine_tune is None else fine_tune({name: rows.restored() for name, rows in tables.items()})
+    if fitted is None:
+        return best
+    other = _with_tables(finish(fitted), tables)
+    after = divergence(other)
+    taken = after < least
+    Console(highlight=False, soft_wrap=True).print(
+        f"fine-tuned to the table of {bits} bits: {least:.4g} to {after:.4g} nats a request from fp32"
+        f"{'' if taken else ', not taken'}"
+    )
+    return other if taken else best
 
 
 def _with_tables(linears: onnx.ModelProto, tables: Mapping[str, RowBlocks]) -> onnx.ModelProto:

@@ -114,9 +114,10 @@ class QuantizationSettings(Settings):
     least on the calibration histories. ``nearest``: each value gets the nearest code, as after a fine-tuning for the
     form in any case."""
     fine_tuning: FineTuningSettings | None = None
-    """Fit all that is not in an item table of two or four bits to the rounded table, so that the network says what it
-    said before; what users did is not looked at. Takes a forward and a backward pass of the network a step, and is
-    kept where it helps. Not of networks that were fine-tuned for the form, nor where the outcome is a yes or no."""
+    """Fit all that is not in a table of two or four bits to the rounded table, so that the network says what it said
+    before; what was observed is not looked at. Kept where whole calibration requests then differ less. A step takes two
+    forward passes and a backward one. Not of ``int4_product``, of networks that were fine-tuned for a form, nor where
+    the outcome is a yes or no. None: all else stays as it is."""
     product_width: Literal[2, 4, 8] = 4
     """Values of an item row that share a byte in ``int4_product``."""
     kmeans_levels: int = Field(default=256, ge=2, le=256)

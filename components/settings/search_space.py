@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("student", "distillation", "pruning", "quantization")
 """The sections of a scenario that a recipe is of."""
-_FIXED = {"quantization.variants": "every trial makes all variants, since they cost no training"}
+_FIXED = {"quantization.variants": "every trial makes all variants, since one training gives them all"}
 _DIMS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _LAYERS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 

@@ -148,8 +148,8 @@ def _costs(
 ) -> dict[str, dict[str, Any]]:
     """Bytes of every variant, and the latency of those that are not much too large, by the variant's form."""
     folder = workspace.root / "untrained"
-    # Which codes a table gets costs nothing to serve, and takes time to find.
-    quickly = quantization.model_copy(update={"rounding": "nearest"})
+    # Which codes and weights a form gets costs nothing to serve, and takes time to find.
+    quickly = quantization.model_copy(update={"rounding": "nearest", "fine_tuning": None})
     variants = _variants(folder, network, quickly.variants, quickly, task)
     found: dict[str, dict[str, Any]] = {form: {"bytes": variant.bytes} for form, variant in variants.items()}
     limit = request["budget"].get("max_bytes")

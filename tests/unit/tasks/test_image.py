@@ -47,7 +47,11 @@ SCENARIO: dict[str, Any] = {
     "soft_labels": {"codec": "dense"},
     "distillation": {"lambda_hard": 0.2, "lambda_soft": 0.8, "temperature": 2.0},
     "pruning": {"channels_ratio": 0.5, "calibration_batches": 4, "optimization": {**OPTIMIZATION, "max_epochs": 1}},
-    "quantization": {"variants": ["fp32", "int8_static", "int8_dynamic"], "calibration_histories": 64},
+    "quantization": {
+        "variants": ["fp32", "int8_static", "int8_dynamic"],
+        "calibration_histories": 64,
+        "fine_tuning": {},
+    },
 }
 
 

@@ -55,7 +55,12 @@ SCENARIO: dict[str, Any] = {
         ]
     },
     "pruning": {"ffn_ratio": 0.5, "optimization": {**OPTIMIZATION, "max_epochs": 1}},
-    "quantization": {"variants": ["fp32", "int8_table4"], "table_block": 16, "calibration_histories": 32},
+    "quantization": {
+        "variants": ["fp32", "int8_table4"],
+        "table_block": 16,
+        "calibration_histories": 32,
+        "fine_tuning": {"steps": 3},
+    },
     "evaluation": {"bootstrap_samples": 100, "latency_requests": 10, "throughput_batches": 2},
     "budget": {},
     "gate": {"min_retention": 0.3},
