@@ -4,7 +4,7 @@ Rounded rows err in ways that stay the same for ever: the layers that read them,
 are multiplied with, can make up for a part of it. So the table is frozen as it is stored, and all else learns for some
 steps to say what the network said before: the Kullback-Leibler divergence of its softmax from that of the rounded one,
 on training points. It learns from the network alone, never from what was observed. This is the step that QuIP#
-(Tseng et al., ICML 2024, section 5) and AQLM (Egiazarian et al., ICML 2024, section 3.4) take after rounding.
+(Tseng et al., ICML 2024) and AQLM (Egiazarian et al., ICML 2024) take beside their codes.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def fine_tuned(
     weights = [weight for weight in student.parameters() if weight.requires_grad]
     if not weights:
         return student
-    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
     generator = torch.Generator().manual_seed(0)
     most = max(_FEWEST_POINTS, _SCORES_A_STEP // network.outcomes)

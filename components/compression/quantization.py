@@ -80,14 +80,13 @@ def quantized(
             layers and tables of few bits are multiplied with.
         fine_tune: See :func:`~components.compression.table_rounding.with_rounded_tables`.
     """
-    copy = _copied(model)
     match variant:
         case "fp32":
-            return copy
+            return _copied(model)
         case "int8_dynamic" | "int8_dynamic_tensor":
-            return tidied(_dynamic(copy, per_channel=variant == "int8_dynamic"))
+            return tidied(_dynamic(model, per_channel=variant == "int8_dynamic"))
         case "int8_static":
-            return tidied(_static(copy, calibration))
+            return tidied(_static(_copied(model), calibration))
         case "int4_product":
             linears = _with_few_bits(model, settings, calibration)
             return tidied(with_int8_positions(with_product_table(linears, settings.product_width)))

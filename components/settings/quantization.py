@@ -78,7 +78,7 @@ class FineTuningSettings(Settings):
     batch_size: int = Field(default=32, ge=1)
     """As in ``student.optimization``."""
     learning_rate: float = Field(default=5e-4, gt=0, le=1)
-    """Of AdamW; it falls to 2 % of it."""
+    """Of Adam; it falls to 2 % of it."""
 
 
 class QuantizationSettings(Settings):
