@@ -25,10 +25,11 @@ from components.settings.quantization import FineTuningSettings
 from components.soft_labels.progress import RowProgress
 from components.tasks.batch import Batch
 from components.tasks.contract import Task
+from components.training.learning_rate import learning_rate_share
 
 _SCORES_A_STEP = 2**22  # Of the points of a step so many are drawn that their scores take 16 MiB.
 _FEWEST_POINTS = 16
-_WARMUP_SHARE, _LAST_SHARE = 0.05, 0.02  # Of the steps, and of the learning rate that is left at their end.
+_WARMUP_SHARE, _FINAL_SHARE = 0.05, 0.02  # Of the steps, and of the learning rate that is left at their end.
 
 
 class FineTunedGraphs:
@@ -102,7 +103,10 @@ def fine_tuned(
     if not weights:
         return student
     optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: learning_rate_share(step / settings.steps, warmup_share=_WARMUP_SHARE, final_share=_FINAL_SHARE),
+    )
     generator = torch.Generator().manual_seed(0)
     most = max(_FEWEST_POINTS, _SCORES_A_STEP // network.outcomes)
     with RowProgress(settings.steps, "fine-tuning to the rounded table", unit="steps") as progress:
@@ -130,8 +134,3 @@ def _batches(task: Task, settings: FineTuningSettings) -> Iterator[Batch]:
             yield batches[index]
         left -= min(left, len(batches))
         epoch += 1
-
-
-def _rate(step: int, steps: int) -> float:
-    """Share of the learning rate: up at first, then down on a straight line."""
-    return min((step + 1) / max(1.0, _WARMUP_SHARE * steps), max(_LAST_SHARE, 1 - step / steps))

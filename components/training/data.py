@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytorch_lightning as pl
 
+from components.errors import SettingsError
 from components.tasks.batch import Batch, EvaluationBatch
 from components.tasks.contract import Task
 from components.training.ahead import prepared_ahead
@@ -32,6 +33,7 @@ class TaskData(pl.LightningDataModule):
     def __init__(self, task: Task, batch_size: int, seed: int, labels: SoftLabelReader | None = None) -> None:
         super().__init__()
         self.task, self.batch_size, self.seed, self.labels = task, batch_size, seed, labels
+        self._validation_batch_size: int | None = None
 
     def train_dataloader(self) -> Sequence[Batch]:
         """The epoch's batches, the share of this device."""
@@ -46,9 +48,27 @@ class TaskData(pl.LightningDataModule):
         return batches if self.labels is None else LabelledBatches(batches, self.labels)
 
     def val_dataloader(self) -> _Validation:
-        """The validation events, the share of this device."""
+        """The validation events, the share of this device.
+
+        Raises:
+            SettingsError: There are more devices than validation points.
+        """
         assert self.trainer is not None
-        return _Validation(self.task, self.trainer.global_rank, self.trainer.world_size)
+        if self._validation_batch_size is None:
+            self._validation_batch_size = _validation_batch_size(self.task, self.trainer.world_size)
+        return _Validation(self.task, self._validation_batch_size, self.trainer.global_rank, self.trainer.world_size)
+
+
+class ValidationBatch(NamedTuple):
+    """Held-out points, and whether they are this device's to judge.
+
+    Attributes:
+        batch: The points.
+        counted: False where a device has none left while others have: it takes the step, and another counts it.
+    """
+
+    batch: EvaluationBatch
+    counted: bool
 
 
 class LabelledBatches(Sequence[Batch]):
@@ -79,11 +99,33 @@ class LabelledBatches(Sequence[Batch]):
 
 
 class _Validation:
-    """Iterable again and again, without keeping the batches in memory."""
+    """Iterable again and again, without keeping the batches in memory; every device gets as many as every other.
 
-    def __init__(self, task: Task, rank: int, world: int) -> None:
-        self._task, self._rank, self._world = task, rank, world
+    Under DDP each call of the module exchanges buffers, so a device that made one call more would wait for ever.
+    """
 
-    def __iter__(self) -> Iterator[EvaluationBatch]:
-        batches = self._task.evaluation_batches("validation", _EVALUATION_BATCH)
-        return islice(batches, self._rank, None, self._world)
+    def __init__(self, task: Task, batch_size: int, rank: int, world: int) -> None:
+        self._task, self._batch_size, self._rank, self._world = task, batch_size, rank, world
+
+    def __iter__(self) -> Iterator[ValidationBatch]:
+        batches = self._task.evaluation_batches("validation", self._batch_size)
+        while turn := list(islice(batches, self._world)):
+            counted = self._rank < len(turn)
+            yield ValidationBatch(turn[self._rank if counted else 0], counted)
+
+
+def _validation_batch_size(task: Task, world: int) -> int:
+    """Points a batch, few enough that every device has something of its own to judge.
+
+    Raises:
+        SettingsError: There are more devices than points.
+    """
+    if world == 1:
+        return _EVALUATION_BATCH
+    points = sum(len(batch.targets) for batch in task.evaluation_batches("validation", _EVALUATION_BATCH))
+    if points < world:
+        raise SettingsError(
+            f"the data set has {points} validation points, which {world} devices cannot share",
+            "Give it more data, or lower trainer.devices (times trainer.num_nodes) in params.yaml.",
+        )
+    return min(_EVALUATION_BATCH, points // world)

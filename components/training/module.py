@@ -15,8 +15,10 @@ from torch.optim.swa_utils import AveragedModel
 from components.errors import TrainingError
 from components.networks.contract import PredictionNetwork
 from components.settings.training import OptimizationSettings
-from components.tasks.batch import Batch, EvaluationBatch
+from components.tasks.batch import Batch
 from components.tasks.contract import Task
+from components.training.data import ValidationBatch
+from components.training.learning_rate import learning_rate_share
 from components.training.linear_head import linear_head_loss
 from components.training.losses.clicks import binary_cross_entropy
 from components.training.objectives import AskedFor, HardObjective, Objective, PlainObjective
@@ -99,7 +101,8 @@ class NetworkTraining(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of the step, and how far the training is."""
         self.done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / self.optimization.max_epochs
-        rate = self.optimization.learning_rate * learning_rate_share(self.done, self.optimization)
+        warmup, last = self.optimization.warmup_share, self.optimization.final_learning_rate_share
+        rate = self.optimization.learning_rate * learning_rate_share(self.done, warmup_share=warmup, final_share=last)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -114,9 +117,11 @@ class NetworkTraining(pl.LightningModule):
         mean = torch.as_tensor(self._loss_sum / max(1, self._point_sum), device=self.device)
         return float(self.trainer.strategy.reduce(mean, reduce_op="mean"))
 
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: ValidationBatch, batch_idx: int) -> None:
         """Take in the scores of some held-out points."""
-        self.validation_metric.update(self.kept_network(*batch.inputs).float(), batch)
+        points, counted = batch
+        if counted:
+            self.validation_metric.update(self.kept_network(*points.inputs).float(), points)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the figure to early stopping and to the progress bar."""
@@ -207,17 +212,3 @@ class SupervisedTraining(NetworkTraining):
         return observed_sampled_softmax(
             hidden, head, batch.targets, negatives.to(self.device), log_probability.to(self.device)
         )
-
-
-def learning_rate_share(done: float, optimization: OptimizationSettings) -> float:
-    """Linear warm-up, then a cosine (Loshchilov & Hutter, "SGDR", 2017), as a share of the peak.
-
-    Args:
-        done: Share of the training that lies behind, from 0 to 1.
-        optimization: Length of the warm-up and where the cosine ends.
-    """
-    warmup, last = optimization.warmup_share, optimization.final_learning_rate_share
-    if done < warmup:
-        return max(0.01, done / warmup)
-    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
-    return last + (1 - last) * falling

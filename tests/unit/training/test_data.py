@@ -14,7 +14,7 @@ import pytest
 import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 
-from components.errors import IntegrityError
+from components.errors import IntegrityError, SettingsError
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
 from components.settings.network import CausalTransformerSettings
@@ -256,3 +256,25 @@ def test_an_interruption_ends_the_process_at_once(tmp_path: Path, seconds: float
     assert process.returncode in (1, -signal.SIGINT)
     assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
     assert "Exception ignored" not in errors and "Fatal" not in errors
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7, 59, 60])
+def test_devices_validate_equally_often_and_count_each_point_once(task: NextItem, world: int) -> None:
+    """Under DDP a device that took one step more than the others would wait for them for ever."""
+    shares = [list(_on_device(task, rank, world).val_dataloader()) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    counted = [[batch for batch, counted in share if counted] for share in shares]
+    assert all(counted)
+    users = torch.cat([batch.users for share in counted for batch in share])
+    assert sorted(users.tolist()) == list(range(60))
+
+
+def test_more_devices_than_validation_points_are_refused(task: NextItem) -> None:
+    with pytest.raises(SettingsError, match="60 validation points, which 61 devices cannot share"):
+        _on_device(task, 0, 61).val_dataloader()
+
+
+def _on_device(task: NextItem, rank: int, world: int) -> TaskData:
+    data = TaskData(task, batch_size=4, seed=0)
+    data.trainer = type("Trainer", (), {"global_rank": rank, "world_size": world})()
+    return data
