@@ -22,6 +22,7 @@ from components.settings.reading import PARAMS_FILE, read_document
 from components.settings.scenario import Params, Scenario
 from components.storage.atomic import new_file
 from components.tasks.building import task_class, task_names
+from flows.type_words import section_kind, type_words
 
 
 @dataclass(frozen=True)
@@ -166,16 +167,17 @@ def _fields(
         key = f"{prefix}{name}"
         value = getattr(values, name) if values is not None else field.get_default(call_default_factory=True)
         nested = _nested_models(field, value if values is not None else None)
-        listed = _listed_models(field)
+        meaning = " ".join((field.description or "").split())
         # Without a value such a section is left out: its keys then say what it would be.
         if nested and value is None and not field.is_required():
-            yield Parameter(key, "section or None", _shown(value), " ".join((field.description or "").split()))
+            yield Parameter(key, "section | None", _shown(value), meaning)
         if not nested:
-            kind = f"list of {' | '.join(_kind(one) for one in listed)}" if listed else _type_name(field)
-            yield Parameter(key, kind, _shown(value), " ".join((field.description or "").split()))
-        yield from _of_list(listed, key)
+            yield Parameter(
+                key, type_words(field.annotation), _shown(value), " ".join((field.description or "").split())
+            )
+        yield from _of_list(_listed_models(field), key)
         for inner in nested:
-            title = f"{key}." if len(nested) == 1 else f"{key}[{_kind(inner)}]."
+            title = f"{key}." if len(nested) == 1 else f"{key}[{section_kind(inner)}]."
             inner_values = value if isinstance(value, inner) else None
             yield from _fields(inner, inner_values, title)
 
@@ -187,7 +189,7 @@ def _of_list(models: Sequence[type[BaseModel]], key: str) -> Iterator[Parameter]
     shared = set.intersection(*(set(model.model_fields) for model in models)) - {"kind"}
     yield from _fields(models[0], None, f"{key}[*].", shared)
     for model in models:
-        yield from _fields(model, None, f"{key}[{_kind(model)}].", set(model.model_fields) - shared - {"kind"})
+        yield from _fields(model, None, f"{key}[{section_kind(model)}].", set(model.model_fields) - shared - {"kind"})
 
 
 def _listed_models(field: FieldInfo) -> list[type[BaseModel]]:
@@ -207,18 +209,6 @@ def _nested_models(field: FieldInfo, value: Any) -> list[type[BaseModel]]:
         return [type(value)]
     candidates = (field.annotation, *get_args(field.annotation))
     return [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-
-
-def _kind(model: type[BaseModel]) -> str:
-    return "|".join(str(word) for word in get_args(model.model_fields["kind"].annotation))
-
-
-def _type_name(field: FieldInfo) -> str:
-    words = get_args(field.annotation)
-    if words and all(isinstance(word, str) for word in words):
-        return " | ".join(words)
-    name = getattr(field.annotation, "__name__", None)
-    return name if name and not words else str(field.annotation).replace("typing.", "").replace("datetime.", "")
 
 
 def _shown(value: Any) -> str:
