@@ -172,9 +172,7 @@ def _fields(
         if nested and value is None and not field.is_required():
             yield Parameter(key, "section | None", _shown(value), meaning)
         if not nested:
-            yield Parameter(
-                key, type_words(field.annotation), _shown(value), " ".join((field.description or "").split())
-            )
+            yield Parameter(key, type_words(field.annotation), _shown(value), meaning)
         yield from _of_list(_listed_models(field), key)
         for inner in nested:
             title = f"{key}." if len(nested) == 1 else f"{key}[{section_kind(inner)}]."

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+
+_OF_VALUES = {NoneType: "None", datetime: "date and time", timedelta: "duration"}
 
 
 def type_words(annotation: Any) -> str:
@@ -25,15 +28,16 @@ def type_words(annotation: Any) -> str:
     if kind in (Union, UnionType):
         return _any_of(map(type_words, inner))
     if kind in (tuple, list):
-        return f"list of {_any_of(type_words(one) for one in inner if one is not Ellipsis)}"
+        words = _any_of(type_words(one) for one in inner if one is not Ellipsis)
+        return f"list of ({words})" if "|" in words else f"list of {words}"
     if kind is dict:
         return f"{type_words(inner[1])}, by name"
     return _of_one(annotation)
 
 
 def _of_one(annotation: Any) -> str:
-    if annotation is NoneType:
-        return "None"
+    if annotation in _OF_VALUES:
+        return _OF_VALUES[annotation]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return section_kind(annotation) if "kind" in annotation.model_fields else "section"
     return str(annotation.__name__)

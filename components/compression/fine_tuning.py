@@ -105,7 +105,9 @@ def fine_tuned(
     optimizer = torch.optim.Adam(weights, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        lambda step: learning_rate_share(step / settings.steps, warmup_share=_WARMUP_SHARE, final_share=_FINAL_SHARE),
+        lambda step: learning_rate_share(
+            (step + 0.5) / settings.steps, warmup_share=_WARMUP_SHARE, final_share=_FINAL_SHARE
+        ),
     )
     generator = torch.Generator().manual_seed(0)
     most = max(_FEWEST_POINTS, _SCORES_A_STEP // network.outcomes)

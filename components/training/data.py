@@ -99,7 +99,7 @@ class LabelledBatches(Sequence[Batch]):
 
 
 class _Validation:
-    """Iterable again and again, without keeping the batches in memory; every device gets as many as every other.
+    """Iterable again and again, with those of one turn in memory; every device gets as many as every other.
 
     Under DDP each call of the module exchanges buffers, so a device that made one call more would wait for ever.
     """
@@ -126,6 +126,6 @@ def _validation_batch_size(task: Task, world: int) -> int:
     if points < world:
         raise SettingsError(
             f"the data set has {points} validation points, which {world} devices cannot share",
-            "Give it more data, or lower trainer.devices (times trainer.num_nodes) in params.yaml.",
+            "Give it more data, or lower scenarios.*.trainer.devices (times num_nodes) in params.yaml.",
         )
     return min(_EVALUATION_BATCH, points // world)

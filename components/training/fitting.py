@@ -120,7 +120,8 @@ def fit(
         watch: Is told of each epoch, with ``name``, and may end the training by raising.
 
     Raises:
-        SettingsError: Lightning refuses ``trainer``, or a loss needs labels that the cache does not hold.
+        SettingsError: Lightning refuses ``trainer``, there are more devices than validation points, or a loss needs
+            labels that the cache does not hold.
         TrainingError: The loss is not finite, or nothing can be learned from or validated on.
         KeyboardInterrupt: Ctrl-C; what ``scratch`` holds stays.
     """

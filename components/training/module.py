@@ -120,8 +120,9 @@ class NetworkTraining(pl.LightningModule):
     def validation_step(self, batch: ValidationBatch, batch_idx: int) -> None:
         """Take in the scores of some held-out points."""
         points, counted = batch
+        scores = self.kept_network(*points.inputs).float()
         if counted:
-            self.validation_metric.update(self.kept_network(*points.inputs).float(), points)
+            self.validation_metric.update(scores, points)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the figure to early stopping and to the progress bar."""

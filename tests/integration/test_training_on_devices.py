@@ -66,4 +66,4 @@ def test_two_devices_learn_what_one_does(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         found.append(curve(folder))
     assert len(found[0]) == 3
-    assert found[1] == pytest.approx(found[0], abs=2e-4)
+    assert found[1] == pytest.approx(found[0], abs=2e-3)

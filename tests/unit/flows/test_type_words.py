@@ -17,7 +17,7 @@ class Section(BaseModel):
     ("annotation", "words"),
     [
         (float, "float"),
-        (timedelta | None, "timedelta | None"),
+        (timedelta | None, "duration | None"),
         (Literal["fp32", 8], "fp32 | 8"),
         (Literal["mnist"] | None, "mnist | None"),
         (int | str | list[int], "int | str | list of int"),
@@ -26,6 +26,7 @@ class Section(BaseModel):
         (dict[str, float], "float, by name"),
         (Annotated[LeastSquaresSettings | None, Field()], "alternating_least_squares | None"),
         (tuple[Section, ...], "list of section"),
+        (tuple[Literal["a", "b"], ...] | None, "list of (a | b) | None"),
     ],
 )
 def test_types_are_told_in_words(annotation: Any, words: str) -> None:
@@ -34,4 +35,4 @@ def test_types_are_told_in_words(annotation: Any, words: str) -> None:
 
 def test_no_parameter_shows_the_types_of_the_program() -> None:
     types = {parameter.type for parameter in described(None, None)}
-    assert not any(sign in words for words in types for sign in "[](){}'=."), types
+    assert not any(sign in words for words in types for sign in "[]{}'=."), types

@@ -4,6 +4,7 @@ import torch
 from components.settings.network import CausalTransformerSettings
 from components.settings.training import OptimizationSettings
 from components.tasks.next_item import NextItem
+from components.training.data import ValidationBatch
 from components.training.fitting import initial_network
 from components.training.module import SupervisedTraining
 
@@ -55,6 +56,19 @@ def test_the_kept_weights_are_a_moving_average_that_forgets_its_start_sooner(
         expected.append(decay * expected[-1] + (1 - decay))
     assert averages == pytest.approx(expected)
     assert expected[-1] - expected[-2] == pytest.approx(0.6 * (1 - expected[-2]))
+
+
+def test_a_batch_that_another_device_counts_leaves_the_figure_alone(
+    task: NextItem, shape: CausalTransformerSettings
+) -> None:
+    module = SupervisedTraining(initial_network(shape, task.outcomes, 0), OptimizationSettings(), 0, task=task)
+    first, second = list(task.evaluation_batches("validation", 30))
+    module.validation_step(ValidationBatch(first, True), 0)
+    before = module.validation_metric.compute()
+    module.validation_step(ValidationBatch(second, False), 1)
+    assert module.validation_metric.compute() == before
+    module.validation_step(ValidationBatch(second, True), 1)
+    assert module.validation_metric.compute() != before
 
 
 def test_without_an_average_the_network_itself_is_kept(task: NextItem, shape: CausalTransformerSettings) -> None:
