@@ -12,6 +12,7 @@ from components.compression.competition import check_reachable, counts_within
 from components.compression.cost import multiply_adds
 from components.compression.groups import Group, Kind, prunable_groups
 from components.compression.importance import Scores, chance, compared, magnitude, taylor
+from components.compression.reconstruction import reconstructed
 from components.compression.surgery import Kept, check_mask_equivalence, cut, kept_count, units_to_keep
 from components.errors import SettingsError
 from components.networks.contract import PredictionNetwork
@@ -33,7 +34,8 @@ class PrunedNetwork:
         network: Rebuilt smaller, not yet fine-tuned.
         kept: Which units stayed, of all groups.
         groups: What could be cut.
-        mask_difference: Largest difference of a score to the masked original, see :mod:`.surgery`.
+        mask_difference: Largest difference of a score to the masked original, see :mod:`.surgery`; before what reads
+            the units was fitted.
     """
 
     network: PredictionNetwork
@@ -130,8 +132,11 @@ def pruned(
     counts = counts_to_keep(network, groups, scores, settings, student=student or network, share=share)
     kept = units_to_keep(groups, scores, counts)
     smaller = cut(network, groups, kept)
-    inputs = [batch.inputs for batch in batches[:_CHECKED_BATCHES]]
-    return PrunedNetwork(smaller, kept, groups, check_mask_equivalence(network, smaller, groups, kept, inputs))
+    inputs = [batch.inputs for batch in batches]
+    difference = check_mask_equivalence(network, smaller, groups, kept, inputs[:_CHECKED_BATCHES])
+    if settings.reconstruction:
+        smaller = reconstructed(network, smaller, groups, kept, inputs)
+    return PrunedNetwork(smaller, kept, groups, difference)
 
 
 def validation_quality(network: PredictionNetwork, task: Task) -> float:

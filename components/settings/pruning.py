@@ -37,8 +37,12 @@ class PruningSettings(Settings):
     steps: int = Field(default=1, ge=1)
     """Cuts in which all of it is removed, as much in each; each is followed by fine-tuning for its part of
     ``optimization.max_epochs``. 1: one shot."""
+    reconstruction: bool = False
+    """Whether the linear layers that read what was cut are then fitted, by least squares, to what they gave before:
+    the network has less to make up for afterwards, in fewer and smaller steps."""
     calibration_batches: int = Field(default=20, ge=1)
-    """Training batches from which ``taylor`` estimates the loss's sensitivity."""
+    """Training batches from which ``taylor`` estimates the loss's sensitivity, and ``reconstruction`` what a layer
+    gave."""
     sparsity_epochs: int = Field(default=2, ge=1)
     """Epochs of the group-lasso phase of ``sparsity``."""
     sparsity_weight: float = Field(default=1e-3, gt=0)
