@@ -51,7 +51,11 @@ class PruningSettings(Settings):
     """Fine-tuning computes with the weights as a form stores them, so that they get used to it; with all ratios at 0
     too."""
     optimization: OptimizationSettings = OptimizationSettings(max_epochs=6, patience=3, learning_rate=5e-4)
-    """Fine-tuning on the cached soft labels afterwards."""
+    """Fine-tuning on soft labels afterwards."""
+    soft_labels_of: Literal["teacher", "student"] = "teacher"
+    """Whose they are: the cached ones of the teacher, beside what users did as ``distillation`` says; or those of the
+    student before the cut alone, which this stage makes (Muralidharan et al., "Compact Language Models via Pruning and
+    Knowledge Distillation", NeurIPS 2024)."""
 
     @field_validator("ratios")
     @classmethod

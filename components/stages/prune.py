@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,23 +18,32 @@ from components.compression.rounding import Rounding, write_rounding
 from components.compression.schedule import cuts
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
+from components.networks.ensemble import write_teacher
 from components.settings.distillation import DistillationSettings
 from components.settings.pruning import PruningSettings
 from components.settings.quantization import QuantizationAwareSettings
 from components.settings.threads import threads_per_network
 from components.settings.training import TrainerSettings
-from components.soft_labels.reader import open_labels
+from components.soft_labels.own_labels import TEACHER, own_labels, settings_for
+from components.soft_labels.reader import SoftLabelReader, open_labels
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
 from components.tasks.batch import Batch
 from components.tasks.building import open_task
-from components.tasks.contract import Measure
+from components.tasks.contract import Measure, Task
 from components.training.callbacks import Epoch
 from components.training.distilling import DistillationTraining
 from components.training.fitting import FitResult, fit
 
 Watch = Callable[[str, Epoch], None]
+
+
+class _Teaching(NamedTuple):
+    """What the fine-tuning learns from, and by which loss."""
+
+    labels: SoftLabelReader
+    distillation: DistillationSettings
 
 
 def work(workspace: Workspace) -> None:
@@ -59,15 +68,17 @@ def work(workspace: Workspace) -> None:
         _write(workspace, started, student, [copied], None, measure=measure, **unchanged)
         return
 
-    def tuned(network: PredictionNetwork, scratch: Path, name: str, **further: Any) -> FitResult:
+    def tuned(
+        network: PredictionNetwork, scratch: Path, name: str, teaching: _Teaching | None = None, **further: Any
+    ) -> FitResult:
         return fit(
             network,
             task,
             further.pop("optimization"),
             trainer,
             seed,
-            labels=labels,
-            distillation=distillation,
+            labels=labels if teaching is None else teaching.labels,
+            distillation=distillation if teaching is None else teaching.distillation,
             name=name,
             scratch=scratch / name,
             scenario=workspace.scenario,
@@ -100,6 +111,7 @@ def work(workspace: Workspace) -> None:
                 extra_inputs=settings.model_dump(mode="json"),
                 watch=workspace.watch,
             )
+        teaching = _by_student(student, scratch / "student", workspace, task, settings)
         rounding = None if aware is None else Rounding(aware)
         steps: list[dict[str, Any]] = []
         tunings: list[FitResult] = []
@@ -110,7 +122,13 @@ def work(workspace: Workspace) -> None:
                 print(line, flush=True)
             watch = _continued(workspace.watch, sum(tuning.epochs for tuning in tunings))
             tuning = tuned(
-                result.network, scratch, step.name, optimization=step.optimization, rounding=rounding, watch=watch
+                result.network,
+                scratch,
+                step.name,
+                teaching,
+                optimization=step.optimization,
+                rounding=rounding,
+                watch=watch,
             )
             tunings.append(tuning)
             steps.append(
@@ -126,6 +144,7 @@ def work(workspace: Workspace) -> None:
             return
         further = {
             "importance": settings.importance,
+            "soft_labels_of": settings.soft_labels_of,
             "quantization_aware": None if aware is None else aware.form,
             "parameters_before": _parameters(student),
             f"validation_{measure.key}_before": before,
@@ -140,6 +159,22 @@ def work(workspace: Workspace) -> None:
         _write(workspace, started, result.network, tunings, aware, measure=measure, **further)
     epochs_in_all = sum(one.epochs for one in tunings)
     print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {epochs_in_all} epochs (student {before:.4f})")
+
+
+def _by_student(
+    student: PredictionNetwork, folder: Path, workspace: Workspace, task: Task, settings: PruningSettings
+) -> _Teaching | None:
+    """What the student itself expects, and nothing else: what is cut out of it is to become it again. None where the
+    settings ask for the teacher's labels."""
+    if settings.soft_labels_of == "teacher":
+        return None
+    with new_folder(folder / TEACHER) as networks:
+        write_teacher(networks, [student])
+    print("labels of the student before the cut", flush=True)
+    accelerator = workspace.settings("trainer", TrainerSettings).accelerator
+    dataset = workspace.artifacts / "dataset"
+    labels = own_labels(folder, dataset, workspace.value("task"), settings_for(task.outcomes), accelerator)
+    return _Teaching(labels, DistillationSettings(lambda_hard=0.0, lambda_soft=1.0))
 
 
 def _continued(watch: Watch | None, done: int) -> Watch | None:

@@ -21,24 +21,17 @@ from components.networks.ensemble import teacher_digest, write_teacher
 from components.settings.distillation import check_cache
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.teacher import TeacherSettings
-from components.soft_labels.calibration import UNCHANGED, calibrated
 from components.soft_labels.codecs.building import codec_for
-from components.soft_labels.inputs import read_inputs
-from components.soft_labels.manifest import written
-from components.soft_labels.reader import SoftLabelReader
-from components.soft_labels.writer import write_cache
-from components.storage.atomic import new_file, new_folder, read_json, write_json
+from components.soft_labels.own_labels import LABELS, MANIFEST, TEACHER, own_labels, settings_for
+from components.storage.atomic import new_folder, read_json, write_json
 from components.storage.digests import record_digest
-from components.storage.folder_store import FolderStore
 from components.tasks.building import open_task
 from components.training.callbacks import Epoch, say
 from components.training.fitting import FitResult
 from components.training.members import TeacherTraining, TrainedMember, train_members
 from components.training.resuming import code_record
 
-_TEACHER, _RECORD = "teacher", "generation.json"
-_LABELS, _FETCHED, _MANIFEST = "labels", "fetched-labels", "labels.json"
-_FEW_OUTCOMES = 64
+_RECORD = "generation.json"
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -83,8 +76,8 @@ def train_generations(training: TeacherTraining) -> TrainedTeacher:
         identity = _identity(current, task.dataset.digest, before, kept)
         results = _finished(current.scratch, identity)
         if results is None:
-            shutil.rmtree(current.scratch / _TEACHER, ignore_errors=True)
-            (current.scratch / _MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(current.scratch / TEACHER, ignore_errors=True)
+            (current.scratch / MANIFEST).unlink(missing_ok=True)
             members = _trained(current, before, kept)
             results = tuple(member.result for member in members)
             if members[0].result.leads:
@@ -92,11 +85,11 @@ def train_generations(training: TeacherTraining) -> TrainedTeacher:
             else:
                 # Lightning runs this program once more for each further device; its first process makes the labels,
                 # and when that one ends, so does this one.
-                _wait_for(current.scratch / _MANIFEST)
+                _wait_for(current.scratch / MANIFEST)
         else:
             say(f"generation {number} of {count} is trained already")
         if before is not None:
-            shutil.rmtree(before / _LABELS, ignore_errors=True)
+            shutil.rmtree(before / LABELS, ignore_errors=True)
         earlier.append(results)
         before = current.scratch
     last = _trained(_generation(training, count), before, kept)
@@ -115,9 +108,7 @@ def labels_kept(settings: TeacherSettings, outcomes: int) -> SoftLabelSettings:
     """
     if settings.soft_labels is not None:
         return settings.soft_labels
-    if outcomes == 1:
-        return SoftLabelSettings(codec="logit")
-    return SoftLabelSettings(codec="dense" if outcomes <= _FEW_OUTCOMES else "top_k_tail")
+    return settings_for(outcomes)
 
 
 def _generation(training: TeacherTraining, number: int) -> TeacherTraining:
@@ -139,30 +130,8 @@ def _trained(current: TeacherTraining, before: Path | None, kept: SoftLabelSetti
     say(f"generation {number} of {settings.generations}: {networks}")
     if before is None:
         return train_members(current)
-    with _labels_of(current, before, kept) as labels:
+    with own_labels(before, current.dataset, current.task, kept, current.trainer.accelerator) as labels:
         return train_members(replace(current, labels=labels))
-
-
-def _labels_of(current: TeacherTraining, before: Path, kept: SoftLabelSettings) -> SoftLabelReader:
-    """The labels of the finished generation in ``before``; what of them is there is checked and not made again."""
-    inputs = read_inputs(current.dataset, before / _TEACHER, current.task)
-    calibration = calibrated(inputs.teacher, inputs.task) if kept.calibrate else UNCHANGED
-    # They are of no use once the stage has ended: the object store need not know of them.
-    store = FolderStore((before / _LABELS).resolve())
-    manifest = write_cache(
-        store,
-        inputs.teacher,
-        inputs.task,
-        kept,
-        teacher_digest=inputs.teacher_digest,
-        dataset_digest=inputs.dataset_digest,
-        accelerator=current.trainer.accelerator,
-        temperature=calibration.temperature,
-        shift=calibration.shift,
-    )
-    with new_file(before / _MANIFEST) as path:
-        path.write_bytes(written(manifest))
-    return SoftLabelReader(store, manifest, before / _FETCHED)
 
 
 def _identity(current: TeacherTraining, dataset: str, before: Path | None, kept: SoftLabelSettings) -> str:
@@ -180,14 +149,14 @@ def _identity(current: TeacherTraining, dataset: str, before: Path | None, kept:
     if before is None:
         record["warm_start"] = settings.warm_start
     else:
-        record["before"] = teacher_digest(before / _TEACHER)
+        record["before"] = teacher_digest(before / TEACHER)
         record["soft_labels"] = kept.model_dump(mode="json")
         record["distillation"] = settings.distillation.model_dump(mode="json")
     return record_digest(record)
 
 
 def _keep(folder: Path, members: list[TrainedMember], identity: str) -> None:
-    with new_folder(folder / _TEACHER) as teacher:
+    with new_folder(folder / TEACHER) as teacher:
         write_teacher(teacher, [member.network for member in members])
         results = [
             {"name": result.name, "best": result.best, "curve": [list(epoch) for epoch in result.curve]}
@@ -199,8 +168,8 @@ def _keep(folder: Path, members: list[TrainedMember], identity: str) -> None:
 def _finished(folder: Path, identity: str) -> tuple[FitResult, ...] | None:
     """How the training of the generation in ``folder`` went, if it is there, whole and of this identity."""
     try:
-        record = read_json(folder / _TEACHER / _RECORD)
-        if (record["identity"], record["teacher"]) != (identity, teacher_digest(folder / _TEACHER)):
+        record = read_json(folder / TEACHER / _RECORD)
+        if (record["identity"], record["teacher"]) != (identity, teacher_digest(folder / TEACHER)):
             return None
         return tuple(
             FitResult(result["name"], tuple(Epoch(*epoch) for epoch in result["curve"]), result["best"])

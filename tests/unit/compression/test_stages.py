@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from components.compression.rounding import ROUNDING_FILE
@@ -119,6 +120,43 @@ def test_prune_in_steps_reaches_the_same_cut_and_goes_on_where_it_was_interrupte
     prune.work(workspace)
     told = capsys.readouterr().out
     assert "pruned step 2 of 2 resumes after epoch 1/2" in told and "step 1 of 2 epoch" not in told
+    assert checkpoint_digest(workspace.artifacts / "pruned") == digest
+
+
+def test_what_is_cut_out_of_the_student_may_learn_from_the_student_alone(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = read_network(workspace.artifacts / "student")
+    task = task_of("next_item", read_dataset(workspace.artifacts / "dataset"), 8)
+    (batch,) = task.scoring_batches(0, task.points, 4096)
+    optimization = {**OPTIMIZATION, "max_epochs": 4, "patience": 4, "learning_rate": 0.01}
+    distances = []
+    for whose in ("teacher", "student"):
+        set_params(workspace, soft_labels_of=whose, optimization=optimization)
+        prune.work(workspace)
+        assert json.loads((workspace.artifacts / "metrics" / "prune.json").read_text())["soft_labels_of"] == whose
+        with torch.inference_mode():
+            expected, found = (
+                network(*batch.inputs).log_softmax(1)
+                for network in (student, read_network(workspace.artifacts / "pruned"))
+            )
+        distances.append(float((expected.exp() * (expected - found)).sum(1).mean()))
+    # The teacher's labels are the student's here, too; but beside them it learns from what users did.
+    assert distances[1] < 0.8 * distances[0]
+    assert not (workspace.root / ".recstill" / "training").joinpath("tiny-prune").exists()
+    digest = checkpoint_digest(workspace.artifacts / "pruned")
+
+    def stop(_: str, epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    workspace.watch = stop
+    with pytest.raises(KeyboardInterrupt):
+        prune.work(workspace)
+    capsys.readouterr()
+    workspace.watch = None
+    prune.work(workspace)
+    assert "pruned resumes after epoch" in capsys.readouterr().out
     assert checkpoint_digest(workspace.artifacts / "pruned") == digest
 
 
