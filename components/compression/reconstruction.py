@@ -37,7 +37,7 @@ def reconstructed(
         smaller: After it.
         groups: What could be cut.
         kept: What stayed.
-        inputs: Inputs of batches, as ``encode`` takes them.
+        inputs: Inputs of batches, as ``encode`` takes them. Every position counts, a padded one too.
     """
     fitted = copy.deepcopy(smaller)
     for name, outputs in _readers(original, groups, kept, inputs):
@@ -66,9 +66,11 @@ def _readers(
             if part.axis == 1 and len(kept[group.name]) < group.units:
                 readers.add(layer)
             if part.axis == 0:
-                outputs[layer] = part.indices(kept[group.name], weights[part.parameter], group.units)
+                # Several groups may take from the same outputs, as heads and their width do: one after the other.
+                left = outputs.get(layer, torch.arange(len(weights[part.parameter])))
+                outputs[layer] = left.index_select(0, part.indices(kept[group.name], left, group.units))
     for name in _order(network, readers, inputs):
-        yield name, outputs.get(name, torch.arange(weights[f"{name}.weight"].shape[0]))
+        yield name, outputs.get(name, torch.arange(len(weights[f"{name}.weight"])))
 
 
 def _order(network: PredictionNetwork, names: set[str], inputs: Sequence[tuple[torch.Tensor, ...]]) -> list[str]:
@@ -129,10 +131,11 @@ class _Moments:
         """Give the layer the weights of the least squares, drawn a little towards those that it has."""
         layer = self._layer
         before = [layer.weight.T] if layer.bias is None else [layer.weight.T, layer.bias[None]]
-        ridge = _RIDGE * self._inputs.diagonal()[: layer.in_features].mean().clamp(min=torch.finfo(torch.float32).tiny)
+        squares = self._inputs.diagonal().clone()
+        squares[: layer.in_features] = squares[: layer.in_features].mean().clamp(min=torch.finfo(torch.float32).tiny)
+        ridge = _RIDGE * squares
         found = torch.linalg.solve(
-            self._inputs + ridge * torch.eye(len(self._inputs), dtype=torch.float64),
-            self._outputs + ridge * torch.cat(before).double(),
+            self._inputs + ridge.diag(), self._outputs + ridge[:, None] * torch.cat(before).double()
         ).float()
         layer.weight.copy_(found[: layer.in_features].T)
         if layer.bias is not None:

@@ -55,7 +55,7 @@ class PruningSettings(Settings):
     soft_labels_of: Literal["teacher", "student"] = "teacher"
     """Whose they are: the cached ones of the teacher, beside what users did as ``distillation`` says; or those of the
     student before the cut alone, which this stage makes (Muralidharan et al., "Compact Language Models via Pruning and
-    Knowledge Distillation", NeurIPS 2024)."""
+    Knowledge Distillation", NeurIPS 2024). What to cut, ``taylor`` and ``sparsity`` find by the teacher's even then."""
 
     @field_validator("ratios")
     @classmethod

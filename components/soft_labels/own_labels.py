@@ -38,7 +38,13 @@ def settings_for(outcomes: int) -> SoftLabelSettings:
 
 
 def own_labels(
-    folder: Path, dataset: Path, task: str, settings: SoftLabelSettings, accelerator: str
+    folder: Path,
+    dataset: Path,
+    task: str,
+    settings: SoftLabelSettings,
+    accelerator: str,
+    *,
+    workers: int | None = None,
 ) -> SoftLabelReader:
     """The labels of the teacher in ``folder``; what of them is there is checked and not made again.
 
@@ -48,6 +54,7 @@ def own_labels(
         task: Its name.
         settings: What is kept of a distribution.
         accelerator: As in the ``trainer`` settings.
+        workers: See :func:`~components.soft_labels.writer.write_cache`.
 
     Raises:
         RecstillError: Whatever reading the two, or making the labels raises.
@@ -63,6 +70,7 @@ def own_labels(
         teacher_digest=inputs.teacher_digest,
         dataset_digest=inputs.dataset_digest,
         accelerator=accelerator,
+        workers=workers,
         temperature=calibration.temperature,
         shift=calibration.shift,
     )

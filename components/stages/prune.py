@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from components.compression.importance import group_lasso
 from components.compression.pruning import PrunedNetwork, groups_to_cut, validation_quality
 from components.compression.rounding import Rounding, write_rounding
 from components.compression.schedule import cuts
+from components.errors import RecstillError
 from components.networks.building import read_network, write_network
 from components.networks.contract import PredictionNetwork
-from components.networks.ensemble import write_teacher
+from components.networks.ensemble import member_folders, write_teacher
 from components.settings.distillation import DistillationSettings
 from components.settings.pruning import PruningSettings
 from components.settings.quantization import QuantizationAwareSettings
@@ -29,6 +31,7 @@ from components.soft_labels.reader import SoftLabelReader, open_labels
 from components.stages.trained import training_scratch, write_training
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_folder
+from components.storage.checkpoints import checkpoint_digest
 from components.tasks.batch import Batch
 from components.tasks.building import open_task
 from components.tasks.contract import Measure, Task
@@ -58,7 +61,8 @@ def work(workspace: Workspace) -> None:
     task = open_task(workspace.value("task"), workspace.artifacts / "dataset", student.max_length)
     measure = task.primary
     labels = open_labels(workspace.artifacts / "soft_labels" / "manifest.json", task.dataset.digest)
-    labels.prefetch()
+    if settings.soft_labels_of == "teacher" or settings.importance == "sparsity":
+        labels.prefetch()
     groups = groups_to_cut(student, settings)
     before = validation_quality(student, task)
     aware = settings.quantization_aware
@@ -97,7 +101,11 @@ def work(workspace: Workspace) -> None:
         )
         return judge.eval().served_loss_sum
 
-    with training_scratch(workspace, "prune") as scratch:
+    # Labels before anything is trained: Lightning starts further processes, one for each further device, only then.
+    with (
+        training_scratch(workspace, "prune") as scratch,
+        _by_student(student, scratch / "student", workspace, task, settings) as teaching,
+    ):
         original = copy.deepcopy(student)
         if settings.importance == "sparsity":
             print(f"group lasso for {settings.sparsity_epochs} epochs", flush=True)
@@ -111,7 +119,6 @@ def work(workspace: Workspace) -> None:
                 extra_inputs=settings.model_dump(mode="json"),
                 watch=workspace.watch,
             )
-        teaching = _by_student(student, scratch / "student", workspace, task, settings)
         rounding = None if aware is None else Rounding(aware)
         steps: list[dict[str, Any]] = []
         tunings: list[FitResult] = []
@@ -161,20 +168,38 @@ def work(workspace: Workspace) -> None:
     print(f"pruned: best validation {measure.title} {tuning.best:.4f} in {epochs_in_all} epochs (student {before:.4f})")
 
 
+@contextmanager
 def _by_student(
     student: PredictionNetwork, folder: Path, workspace: Workspace, task: Task, settings: PruningSettings
-) -> _Teaching | None:
+) -> Iterator[_Teaching | None]:
     """What the student itself expects, and nothing else: what is cut out of it is to become it again. None where the
     settings ask for the teacher's labels."""
     if settings.soft_labels_of == "teacher":
-        return None
-    with new_folder(folder / TEACHER) as networks:
-        write_teacher(networks, [student])
+        yield None
+        return
+    # Not written again where it lies already: the processes of further devices may be reading it.
+    if not _is_of(folder / TEACHER, workspace.artifacts / "student"):
+        with new_folder(folder / TEACHER) as networks:
+            write_teacher(networks, [student])
     print("labels of the student before the cut", flush=True)
-    accelerator = workspace.settings("trainer", TrainerSettings).accelerator
-    dataset = workspace.artifacts / "dataset"
-    labels = own_labels(folder, dataset, workspace.value("task"), settings_for(task.outcomes), accelerator)
-    return _Teaching(labels, DistillationSettings(lambda_hard=0.0, lambda_soft=1.0))
+    with own_labels(
+        folder,
+        workspace.artifacts / "dataset",
+        workspace.value("task"),
+        settings_for(task.outcomes),
+        workspace.settings("trainer", TrainerSettings).accelerator,
+        # Trials run side by side, and time one another's forms.
+        workers=None if workspace.watch is None else 1,
+    ) as labels:
+        yield _Teaching(labels, DistillationSettings(lambda_hard=0.0, lambda_soft=1.0))
+
+
+def _is_of(teacher: Path, network: Path) -> bool:
+    """Whether a teacher's folder is there, and holds this one network."""
+    try:
+        return [checkpoint_digest(member) for member in member_folders(teacher)] == [checkpoint_digest(network)]
+    except (RecstillError, OSError):
+        return False
 
 
 def _continued(watch: Watch | None, done: int) -> Watch | None:

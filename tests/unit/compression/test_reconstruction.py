@@ -35,7 +35,9 @@ def distance(one: PredictionNetwork, other: PredictionNetwork, inputs: Sequence[
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kinds", [("ffn",), ("heads",), ("head_width",), ("width",), ("ffn", "heads")])
+@pytest.mark.parametrize(
+    "kinds", [("ffn",), ("heads",), ("head_width",), ("width",), ("ffn", "heads"), ("heads", "head_width", "width")]
+)
 def test_what_is_left_comes_nearer_to_the_original(kinds: tuple[str, ...], tied: bool) -> None:
     network = shaken_network(dim=32, heads=4, ffn_dim=64, tied=tied)
     groups, kept = half(network, *kinds)

@@ -95,7 +95,13 @@ SCENARIO: dict[str, Any] = {
             {"kind": "logit_squared_error", "weight": 0.1, "head": "auxiliary"},
         ]
     },
-    "pruning": {"importance": "taylor", "ffn_ratio": 0.5, "optimization": {**OPTIMIZATION, "max_epochs": 1}},
+    "pruning": {
+        "importance": "taylor",
+        "ffn_ratio": 0.5,
+        "reconstruction": True,
+        "soft_labels_of": "student",
+        "optimization": {**OPTIMIZATION, "max_epochs": 1},
+    },
     "quantization": {
         "variants": ["fp32", "int8_table8", "int4_table4", "kmeans8_table8"],
         "calibration_histories": 64,
