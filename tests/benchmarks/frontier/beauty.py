@@ -30,7 +30,19 @@ _AWARE = (
     "pruning.optimization.max_epochs=4",
     "pruning.optimization.patience=4",
 )
+# Half of all channels and heads, and what is left learns to be the student again.
+_HALVED = (
+    "pruning.ffn_ratio=0.5",
+    "pruning.heads_ratio=0.5",
+    "pruning.reconstruction=true",
+    "pruning.soft_labels_of=student",
+    "pruning.optimization.max_epochs=16",
+    "pruning.optimization.patience=16",
+    "pruning.optimization.learning_rate=0.004",
+    "pruning.optimization.average_decay=0.99",
+)
 _FEW = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4]"
+_EIGHT = "quantization.variants=[fp32,int8_table8]"
 _MANY = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4,int4_table2]"
 _WIDTHS = {
     "d64": (
@@ -60,6 +72,7 @@ def figures(judged: Sequence[Judged]) -> list[Figure]:
                 of_less_popular(f"beauty_less_popular_{width}", judged, (width, "student.fp32"), (width, "baseline")),
             )
         ),
+        share("beauty_kept_halved", judged, ("d64-halved", "pruned.int8_table8"), ("d64", "student.fp32")),
     ]
 
 
@@ -87,17 +100,20 @@ FRONTIER = Frontier(
         "student.optimization.max_epochs=20",
         "student.optimization.patience=5",
     ),
-    tuple(
-        point
-        for width, changes in _WIDTHS.items()
-        for point in (
-            Point(
-                width,
-                (*changes, *_AS_DISTILLED, _MANY if width == "d64" else _FEW),
-                {**STUDENT, **(TEACHER if width == "d64" else {}), _SHIPPED: "distilled_quantized"},
-            ),
-            Point(f"{width}-aware", (*changes, *_AWARE, _FEW), _ALL),
-        )
+    (
+        *(
+            point
+            for width, changes in _WIDTHS.items()
+            for point in (
+                Point(
+                    width,
+                    (*changes, *_AS_DISTILLED, _MANY if width == "d64" else _FEW),
+                    {**STUDENT, **(TEACHER if width == "d64" else {}), _SHIPPED: "distilled_quantized"},
+                ),
+                Point(f"{width}-aware", (*changes, *_AWARE, _FEW), _ALL),
+            )
+        ),
+        Point("d64-halved", (*_WIDTHS["d64"], *_HALVED, _EIGHT), {"pruned.int8_table8": "distilled_quantized"}),
     ),
     figures,
     "The stages were run one by one, on processor cores. The first two networks of the teacher's second generation "

@@ -254,7 +254,9 @@ def test_an_interruption_ends_the_process_at_once(tmp_path: Path, seconds: float
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - started < 5
     assert process.returncode in (1, -signal.SIGINT)
-    assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
+    # One error, however it is chained: it may come just while a wait of a moment ends with nothing.
+    assert errors.count("Traceback") == 1 + errors.count("During handling of the above exception")
+    assert errors.rstrip().endswith("KeyboardInterrupt")
     assert "Exception ignored" not in errors and "Fatal" not in errors
 
 
