@@ -140,6 +140,5 @@ FRONTIER = Frontier(
     "losses and figures, to six digits in every epoch. That of seed 0 is of an earlier run, "
     "which went on to its 30th epoch (the best one was the 13th). The networks without a teacher are of an earlier "
     "recipe, which goes on to the 20th epoch, and that of seed 2 was trained on a GPU. Students of 32 channels were "
-    "not measured, and of two blocks and halved ones quality and bytes alone (shop.md). Latency was, on a machine that "
-    "other work used too.",
+    "not measured. Latency was, on a machine that other work used too.",
 )
