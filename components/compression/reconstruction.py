@@ -2,10 +2,9 @@
 
 A linear layer that loses half of its inputs can make up for most of it with those that are left, since they are
 correlated: its weights and bias become those of the least squares between what it reads now and what it gave then (He,
-Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1; Luo, Wu and Lin,
-"ThiNet", ICCV 2017, section 3.2). Layers come in the order in which they are computed, each reading what the ones
-before it give by now, so that it makes up for their errors too (He et al., section 3.2). No labels are needed, and
-nothing is trained.
+Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017; Luo, Wu and Lin, "ThiNet", ICCV
+2017). Layers come in the order in which they are computed, each reading what the ones before it give by now, so that it
+makes up for their errors too. No labels are needed, and nothing is trained.
 """
 
 from __future__ import annotations
