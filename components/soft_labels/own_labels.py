@@ -9,7 +9,7 @@ from components.soft_labels.calibration import UNCHANGED, calibrated
 from components.soft_labels.inputs import read_inputs
 from components.soft_labels.manifest import written
 from components.soft_labels.reader import SoftLabelReader
-from components.soft_labels.writer import write_cache
+from components.soft_labels.writer import write_labels
 from components.storage.atomic import new_file
 from components.storage.folder_store import FolderStore
 
@@ -62,18 +62,7 @@ def own_labels(
     inputs = read_inputs(dataset, folder / TEACHER, task)
     calibration = calibrated(inputs.teacher, inputs.task) if settings.calibrate else UNCHANGED
     store = FolderStore((folder / LABELS).resolve())
-    manifest = write_cache(
-        store,
-        inputs.teacher,
-        inputs.task,
-        settings,
-        teacher_digest=inputs.teacher_digest,
-        dataset_digest=inputs.dataset_digest,
-        accelerator=accelerator,
-        workers=workers,
-        temperature=calibration.temperature,
-        shift=calibration.shift,
-    )
+    manifest = write_labels(store, inputs, settings, calibration, accelerator, workers=workers)
     with new_file(folder / MANIFEST) as path:
         path.write_bytes(written(manifest))
     return SoftLabelReader(store, manifest, folder / _FETCHED)

@@ -12,6 +12,8 @@ from components.errors import StorageError
 from components.networks.contract import PredictionNetwork
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.threads import scoring_workers
+from components.soft_labels.calibration import Calibration
+from components.soft_labels.inputs import Inputs
 from components.soft_labels.manifest import Manifest, Part
 from components.soft_labels.progress import RowProgress
 from components.soft_labels.publishing import missing_parts, publish_manifest
@@ -84,6 +86,36 @@ def write_cache(
     manifest = Manifest(**identity.model_dump(), id=identity.cache_id, rows=plan.rows, parts=tuple(parts))
     publish_manifest(store, manifest)
     return manifest
+
+
+def write_labels(
+    store: ObjectStore,
+    inputs: Inputs,
+    settings: SoftLabelSettings,
+    calibration: Calibration,
+    accelerator: str,
+    *,
+    workers: int | None = None,
+) -> Manifest:
+    """:func:`write_cache` of a teacher and a data set that were read together.
+
+    Args:
+        store, settings, accelerator, workers: See there.
+        inputs: Both, and their identities.
+        calibration: Of the teacher.
+    """
+    return write_cache(
+        store,
+        inputs.teacher,
+        inputs.task,
+        settings,
+        teacher_digest=inputs.teacher_digest,
+        dataset_digest=inputs.dataset_digest,
+        accelerator=accelerator,
+        workers=workers,
+        temperature=calibration.temperature,
+        shift=calibration.shift,
+    )
 
 
 class _Stopped(BaseException):

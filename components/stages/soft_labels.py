@@ -6,10 +6,10 @@ import time
 
 from components.settings.soft_labels import SoftLabelSettings
 from components.settings.training import TrainerSettings
-from components.soft_labels.calibration import calibrated
+from components.soft_labels.calibration import UNCHANGED, calibrated
 from components.soft_labels.inputs import read_inputs
 from components.soft_labels.manifest import written
-from components.soft_labels.writer import write_cache
+from components.soft_labels.writer import write_labels
 from components.stages.workspace import Workspace, run_stage
 from components.storage.atomic import new_file
 from components.storage.object_store import open_store
@@ -34,17 +34,7 @@ def work(workspace: Workspace) -> None:
             f"ECE {calibration.ece_before:.4f} to {calibration.ece_after:.4f}",
             flush=True,
         )
-    manifest = write_cache(
-        store,
-        inputs.teacher,
-        inputs.task,
-        settings,
-        teacher_digest=inputs.teacher_digest,
-        dataset_digest=inputs.dataset_digest,
-        accelerator=trainer.accelerator,
-        temperature=1.0 if calibration is None else calibration.temperature,
-        shift=0.0 if calibration is None else calibration.shift,
-    )
+    manifest = write_labels(store, inputs, settings, calibration or UNCHANGED, trainer.accelerator)
     with new_file(workspace.artifacts / "soft_labels" / "manifest.json") as path:
         path.write_bytes(written(manifest))
     quality = {
