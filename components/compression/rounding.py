@@ -1,7 +1,9 @@
 """The weights of a network as a variant will store them, for a training that gets used to them.
 
-Linear layers and tables are rounded by the code that makes the ONNX forms. Two things differ from a served graph: it
-may multiply matrices of the attention out before they are rounded, and int8 forms round activations too.
+Linear layers and tables are rounded by the code that makes the ONNX forms. What is stored only as products of matrices
+(a last block's attention) stays as it is: the errors of the factors are not those of the product, and a network that
+got used to them would be further from what is served. Two more things differ from a served graph: int8 forms round
+activations and convolutions too.
 """
 
 from __future__ import annotations
@@ -104,10 +106,13 @@ def rounded_as_trained(settings: QuantizationSettings, folder: Path) -> Quantiza
 
 
 def stored_weights(network: PredictionNetwork) -> Iterator[Stored]:
-    """Tables, the head, and the weights of linear layers; a tied one once. Positions are small, and left alone."""
-    head, seen = network.head, set()
+    """Tables, the head, and the weights of linear layers that are stored themselves; a tied one once. Positions are
+    small, and left alone."""
+    head, seen, products = network.head, set(), network.multiplied_out
     for path, module in network.named_modules():
         if not isinstance(module, (nn.Embedding, nn.Linear)) or path.endswith(_POSITIONS):
+            continue
+        if f"{path}.weight" in products:
             continue
         weight = module.weight
         if id(weight) not in seen:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from components.networks.causal_transformer_serving import ServedCausalTransformer
+from components.networks.causal_transformer_serving import ServedCausalTransformer, is_multiplied_out
 from components.networks.causal_transformer_units import causal_transformer_groups
 from components.networks.contract import RecordedNetwork, ServedInput
 from components.networks.item_features import ItemFeaturesRecord, ItemFeatureSums
@@ -171,6 +171,13 @@ class CausalTransformer(RecordedNetwork[CausalTransformerRecord]):
     def added_to(self, name: str) -> torch.Tensor | None:
         """Features add to the items' rows."""
         return None if self.features is None or name != "item.weight" else self.features()
+
+    @property
+    def multiplied_out(self) -> frozenset[str]:
+        """The last block's attention, where its heads are wide."""
+        if not is_multiplied_out(self._record.blocks[-1].head_dim, self._record.dim):
+            return frozenset()
+        return frozenset(f"blocks.{len(self.blocks) - 1}.attention.{part}.weight" for part in "qkvo")
 
     @property
     def row_keys(self) -> dict[str, torch.Tensor]:

@@ -67,6 +67,12 @@ class ServedCausalTransformer(nn.Module):
         return F.linear(self.norm(self.last(x, last)), self.item if self.output is None else self.output)
 
 
+def is_multiplied_out(head_dim: int, dim: int) -> bool:
+    """Whether the last block stores W_q^T W_k and W_o W_v of its heads: where they have no more weights than the
+    four."""
+    return dim <= 2 * head_dim
+
+
 class _Projection(nn.Module):
     """``x @ weight + bias``."""
 
@@ -118,7 +124,7 @@ class _LastBlock(nn.Module):
     """A block that computes the last valid position, ``(batch, dim)``, without keys or values.
 
     Per head, W_q^T W_k and W_o W_v are multiplied out beforehand where that needs no more weights than the four
-    matrices, i.e. ``heads * dim <= 2 * heads * head_dim``; with many narrow heads they stay four.
+    matrices (:func:`is_multiplied_out`); with many narrow heads they stay four.
     """
 
     def __init__(self, block: Weights, heads: int, scale: float) -> None:
@@ -128,7 +134,7 @@ class _LastBlock(nn.Module):
         q, k, v, o = (block[f"attention.{part}.weight"] for part in "qkvo")
         q, q_bias = q * scale, block["attention.q.bias"] * scale
         inner, dim = q.shape
-        self.merged = heads * dim <= 2 * inner
+        self.merged = is_multiplied_out(inner // heads, dim)
         if self.merged:
             q, k, v = (part.unflatten(0, (heads, -1)) for part in (q, k, v))
             merged_bias = torch.einsum("he,hej->hj", q_bias.unflatten(0, (heads, -1)), k).flatten()

@@ -67,6 +67,11 @@ class PredictionNetwork(nn.Module, ABC):
         """
         return None
 
+    @property
+    def multiplied_out(self) -> frozenset[str]:
+        """Names of weights that are stored only as products with others when it is served."""
+        return frozenset()
+
     def folded(self) -> PredictionNetwork:
         """The same function from as few weights as are served; the network itself where there are no fewer."""
         return self

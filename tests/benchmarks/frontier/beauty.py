@@ -135,10 +135,4 @@ FRONTIER = Frontier(
         ),
     ),
     figures,
-    "The stages were run one by one, on processor cores. The first two networks of the teacher's second generation "
-    "were trained before there was a third; the first generation was trained again for that one, and had the same "
-    "losses and figures, to six digits in every epoch. That of seed 0 is of an earlier run, "
-    "which went on to its 30th epoch (the best one was the 13th). The networks without a teacher are of an earlier "
-    "recipe, which goes on to the 20th epoch, and that of seed 2 was trained on a GPU. Students of 32 channels were "
-    "not measured. Latency was, on a machine that other work used too.",
 )

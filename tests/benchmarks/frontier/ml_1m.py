@@ -95,10 +95,4 @@ FRONTIER = Frontier(
         ),
     ),
     figures,
-    "The networks were trained on a GPU (an H200, products in TF32, 15 trainings at a time), stage by stage, and their "
-    "outputs taken into a clone by `dvc commit`; everything else was run by the commands below, on processor cores. "
-    "Forms of four and two bits that were made again later, with codes by GPTQ (another commit), were made by "
-    "`quantize` alone, and have the latency of the first time: their graphs are the same. So has the form of "
-    "`d128-fine-tuned`, which was made by the code of that stage alone. To train the networks "
-    "without a teacher as well, add `--to train_baseline`.",
 )

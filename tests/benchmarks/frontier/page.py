@@ -30,6 +30,7 @@ _MARKERS: dict[Curve, str] = {
     "all": "P",
 }
 _INK = "#7A8087"
+_LINES, _MARKS = (":", "--", "-."), ("x", "+", "1")  # Of published results, one after the other.
 _HEAD = """# Quality against bytes and latency
 
 What a number of bytes, or of microseconds, buys: small models trained without a teacher, distilled ones, a good teacher
@@ -58,7 +59,7 @@ def files(stored: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
         published = PUBLISHED.get(one.data, ())
         for cost, label, of in (
             ("bytes", "bytes", lambda row: float(row.bytes)),
-            ("latency", "latency at batch 1 / teacher's in torch", lambda row: row.latency_ratio),
+            ("latency", "latency at batch 1 / one teacher member's in torch", lambda row: row.latency_ratio),
         ):
             yield FOLDER / f"{one.data}-{cost}.svg", plot(one, cost, label, of, published if cost == "bytes" else ())
     yield PAGE, page(stored)
@@ -81,7 +82,9 @@ def page(stored: Sequence[Stored]) -> str:
             parts.append(f"| published: {published.name} | | {published.quality:.4f} | | | {size} | | |")
         parts.append("")
         parts += [f"- {published.name}: {published.source}." for published in PUBLISHED.get(one.data, ())]
-        parts.append("\nThe runs, of the first seed:\n\n```sh")
+        parts.append(
+            "\nThe runs, of the first seed. Each writes its settings into `params.yaml`, so use a clone:\n\n```sh"
+        )
         parts += [f"# {row.point}, at {row.commit}\n{row.command}" for row in _one_a_run(one.rows)]
         parts.append("```")
     return "\n".join(parts) + "\n"
@@ -119,11 +122,12 @@ def plot(stored: Stored, cost: str, label: str, of: Callable[[Row], float], publ
             )
             best = [row for row, value in zip(rows, values, strict=True) if value == max(_up_to(row, rows, of))]
             axes.plot([of(row) for row in best], [row.quality[0] for row in best], color=_COLORS[curve], linewidth=1.2)
-        for one in published:
+        for one, line, mark in zip(published, _LINES, _MARKS, strict=False):
+            name = f"published: {one.name}"
             if one.bytes is None:
-                axes.axhline(one.quality, color=_INK, linewidth=0.9, linestyle=":", label=f"published: {one.name}")
+                axes.axhline(one.quality, color=_INK, linewidth=0.9, linestyle=line, label=name)
             else:
-                axes.plot([one.bytes], [one.quality], "x", color=_INK, markersize=8, label=f"published: {one.name}")
+                axes.plot([one.bytes], [one.quality], mark, color=_INK, markersize=8, label=name)
         axes.set_xlabel(label)
         axes.set_ylabel(stored.measure)
         axes.xaxis.set_major_formatter(lambda value, _: shortened(value))

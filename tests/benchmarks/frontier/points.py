@@ -64,7 +64,6 @@ class Frontier(NamedTuple):
         changes: Made before every point, beside its own.
         points: In the order in which they are run. The first one judges the teacher.
         figures: From all that was judged to what is printed.
-        note: What a reader has to know of how it was measured, beside the commands.
     """
 
     data: str
@@ -72,7 +71,6 @@ class Frontier(NamedTuple):
     changes: tuple[str, ...]
     points: tuple[Point, ...]
     figures: Callable[[Sequence[Judged]], list[Figure]]
-    note: str = ""
 
 
 class Costs(NamedTuple):

@@ -61,7 +61,7 @@ class Stored(NamedTuple):
         measure: Title of the primary measure.
         test_users: How many the intervals are over.
         rows: In the order of the curves.
-        note: See :class:`Frontier`.
+        note: What a reader has to know of how it was measured, beside the commands; nothing where they did all.
     """
 
     data: str
@@ -103,7 +103,7 @@ def rows_of(frontier: Frontier, found: Sequence[Judged]) -> Stored:
             )
     order = list(CURVES)
     rows.sort(key=lambda row: (order.index(row.curve), -row.bytes))
-    return Stored(frontier.data, found[0].measure, len(np.unique(users)), rows, frontier.note)
+    return Stored(frontier.data, found[0].measure, len(np.unique(users)), rows)
 
 
 def write_stored(stored: Stored) -> Path:

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from components.compression.export import export_onnx
 from components.compression.quantization import quantized
 from components.compression.rounding import Rounding, stored_weights
+from components.compression.rowwise import quantized_rows
 from components.compression.running import outputs_of
 from components.compression.variants import reference_scores
 from components.networks.contract import PredictionNetwork
@@ -20,7 +21,7 @@ from components.settings.training import OptimizationSettings, TrainerSettings
 from components.tasks.batch import ITEM_FEATURES
 from components.tasks.next_item import NextItem
 from components.training.fitting import fit, initial_network
-from tests.unit.compression.shaken import item_features
+from tests.unit.compression.shaken import feed, inputs_of, item_features, shaken_network
 from tests.unit.training.test_fitting import same_weights, validation_ndcg
 
 OPTIMIZATION = OptimizationSettings(max_epochs=3, patience=3, batch_size=4, learning_rate=0.02)
@@ -108,6 +109,34 @@ def test_tables_are_rounded_as_the_form_stores_them(
         reference_scores(each, feeds, task.inputs_of) for each in (network, rounded_copy(network, form))
     )
     assert abs(trained_with - served).mean() < 0.5 * abs(plain - served).mean()
+
+
+@pytest.mark.parametrize("form", ["int4_table4", "int4_table2", "int4_product"])
+def test_attention_that_is_stored_as_products_is_not_rounded_by_its_factors(form: RoundedForm) -> None:
+    """The errors of the factors would be others than those of what is served."""
+    network = shaken_network(dim=32, heads=2)
+    feeds = [feed(64, 12)]
+    settings = QuantizationSettings(table_block=16, rounding="nearest")
+    served = outputs_of(quantized(export_onnx(network), form, settings, feeds), feeds)
+    products = {f"blocks.1.attention.{part}.weight" for part in "qkvo"}
+    assert network.multiplied_out == products
+    rounded = rounding(form)(network, True)
+    assert not products & rounded.keys()
+    weights = network.state_dict()
+    factors = {name: torch.from_numpy(quantized_rows(weights[name].numpy(), 4, 16).restored()) for name in products}
+    far, near = copy.deepcopy(network), copy.deepcopy(network)
+    far.load_state_dict({**rounded, **factors}, strict=False)
+    near.load_state_dict(rounded, strict=False)
+    plain, by_factors, trained_with = (
+        abs(reference_scores(each, feeds, inputs_of) - served).mean() for each in (network, far, near)
+    )
+    assert trained_with < 0.7 * by_factors and trained_with < 0.5 * plain
+
+
+def test_attention_of_many_narrow_heads_is_rounded() -> None:
+    network = shaken_network(heads=8)
+    assert not network.multiplied_out
+    assert {f"blocks.1.attention.{part}.weight" for part in "qkvo"} <= rounding("int4_table4")(network, True).keys()
 
 
 def test_tables_heads_and_linear_layers_are_rounded_and_positions_are_not(
