@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from components.soft_labels.labels import SoftLabels
 
 RowLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Step(NamedTuple):
@@ -55,14 +56,20 @@ class Step(NamedTuple):
     left_out: Pairs | None = None
     known: Pairs | None = None
 
-    def judged(self, objective: Objective, table: torch.Tensor | None) -> torch.Tensor:
-        """The summed losses of the logits that a head ``(K, dim)`` gives; None for the network's own scores."""
+    def judged(self, objective: Objective, table: torch.Tensor | None, score: Score | None = None) -> torch.Tensor:
+        """The summed losses of the logits that a head gives.
+
+        Args:
+            objective: Judges them.
+            table: ``(K, dim)``, a linear head; None for any other.
+            score: That other, from hidden states to logits. None: the network's own.
+        """
         missing = self.left_out if isinstance(objective, HardObjective) else self.known
         if missing is not None:
             objective = AskedFor(objective, missing)
         if table is not None:
             return linear_head_loss(self.hidden, table, objective)
-        return objective.values(self.network.score(self.hidden)).sum()
+        return objective.values((score or self.network.score)(self.hidden)).sum()
 
 
 class Companions(nn.Module):
@@ -125,11 +132,10 @@ def term_sum(loss: kinds.LossSettings, step: Step, companions: Companions) -> to
             return _sampled_sum(loss, step)
     auxiliary = kinds.learns_from_auxiliary(loss)
     table = companions.head if auxiliary else step.network.head
+    score = companions.scorer if auxiliary else None
     if isinstance(loss, kinds.CorrelationLoss):
-        return _correlation_sum(loss, step, table)
-    if auxiliary and companions.scorer is not None:
-        return _objective(loss, step).values(companions.scorer(step.hidden)).sum()
-    return step.judged(_objective(loss, step), table)
+        return _correlation_sum(loss, step, table, score or step.network.score)
+    return step.judged(_objective(loss, step), table, score)
 
 
 def _objective(loss: kinds.LossSettings, step: Step) -> Objective:
@@ -197,7 +203,7 @@ def _rejuvenated(loss: kinds.RejuvenatedCrossEntropyLoss, labels: SoftLabels) ->
     return values
 
 
-def _correlation_sum(loss: kinds.CorrelationLoss, step: Step, table: torch.Tensor | None) -> torch.Tensor:
+def _correlation_sum(loss: kinds.CorrelationLoss, step: Step, table: torch.Tensor | None, score: Score) -> torch.Tensor:
     labels = step.labels.at_temperature(loss.temperature)
 
     def inter(logits: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -205,9 +211,9 @@ def _correlation_sum(loss: kinds.CorrelationLoss, step: Step, table: torch.Tenso
 
     value = step.hidden.sum() * 0.0
     if loss.inter:
-        value = value + step.judged(PlainObjective(inter), table)
+        value = value + step.judged(PlainObjective(inter), table, score)
     if loss.intra:
-        logits = step.network.score(step.hidden) if table is None else step.hidden.to(table.dtype) @ table.t()
+        logits = score(step.hidden) if table is None else step.hidden.to(table.dtype) @ table.t()
         value = value + loss.intra * len(logits) * intra_relation(logits.float(), labels, loss.temperature)
     return value
 
