@@ -6,6 +6,7 @@ number of n-grams in the place of the mean: long texts then speak louder than sh
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -104,6 +105,10 @@ class BagOfNgrams(RecordedNetwork[BagOfNgramsRecord]):
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, K)``."""
         return self.last(hidden)
+
+    def copied_scorer(self) -> nn.Module:
+        """The last layer."""
+        return copy.deepcopy(self.last)
 
     @property
     def groups(self) -> list[Group]:

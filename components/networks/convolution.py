@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Literal
 
@@ -87,6 +88,10 @@ class Convolution(RecordedNetwork[ConvolutionRecord]):
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, K)``."""
         return self.output(hidden)
+
+    def copied_scorer(self) -> nn.Module:
+        """The last layer."""
+        return copy.deepcopy(self.output)
 
     @property
     def groups(self) -> list[Group]:

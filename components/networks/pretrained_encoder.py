@@ -7,6 +7,7 @@ pickles.
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,10 @@ class PretrainedEncoder(RecordedNetwork[PretrainedEncoderRecord]):
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, K)``."""
         return self.last(hidden)
+
+    def copied_scorer(self) -> nn.Module:
+        """The last layer."""
+        return copy.deepcopy(self.last)
 
 
 def framed(

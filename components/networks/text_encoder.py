@@ -6,6 +6,7 @@ the encoder alone stays behind a linear model of the words; with the bag it has 
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -85,6 +86,10 @@ class TextEncoder(RecordedNetwork[TextEncoderRecord]):
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, K)``."""
         return self.last(hidden)
+
+    def copied_scorer(self) -> nn.Module:
+        """The last layer."""
+        return copy.deepcopy(self.last)
 
     @property
     def groups(self) -> list[Group]:

@@ -69,6 +69,8 @@ def test_a_pretrained_teacher_teaches_a_student_that_is_packaged(tmp_path: Path)
     artifacts = run(tmp_path, "tiny", scenario)
     teacher = read_network(artifacts / "teacher" / "member-0")
     assert teacher.record()["pretrained"] == file_digest(tmp_path / "model" / "model.safetensors")
+    hidden = torch.randn(3, teacher.hidden_dim)
+    assert torch.equal(teacher.copied_scorer()(hidden), teacher.score(hidden))
     begun = transformers.AutoModel.from_pretrained(tmp_path / "model").state_dict()
     trained = {name.removeprefix("encoder."): weight for name, weight in teacher.state_dict().items()}
     assert {*begun} <= {*trained} and any(not torch.equal(trained[name], begun[name]) for name in begun)
