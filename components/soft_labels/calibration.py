@@ -21,7 +21,7 @@ from scipy.special import expit
 from components.data.dataset import Split
 from components.errors import DataError, TrainingError
 from components.networks.contract import PredictionNetwork
-from components.tasks.batch import EvaluationBatch
+from components.tasks.batch import LEAST, EvaluationBatch, Pairs
 
 _SMALLEST, _LARGEST = 0.05, 20.0
 # More events than these tell T no better than a thousandth, and would make the fit as long as the labelling.
@@ -47,7 +47,7 @@ class Calibration(NamedTuple):
         temperature: T, by which logits are divided, to three decimals.
         shift: What is added to the logit of a yes then, to three decimals; 0 where there are several outcomes.
         events: Validation events that it was fitted on.
-        nll_before: Mean negative log-likelihood of the held-out outcomes over all K, in nats.
+        nll_before: Mean negative log-likelihood of the held-out outcomes over all that labels are over, in nats.
         nll_after: The same at T.
         ece_before: Expected calibration error of the first outcome, over 15 bins.
         ece_after: The same at T.
@@ -108,14 +108,21 @@ def expected_calibration_error(confidence: torch.Tensor, correct: torch.Tensor, 
     return float((right - sure).abs().sum() / len(confidence))
 
 
-def _fitted(teacher: PredictionNetwork, hidden: torch.Tensor, targets: torch.Tensor) -> Calibration:
+def _fitted(
+    teacher: PredictionNetwork, hidden: torch.Tensor, targets: torch.Tensor, known: Pairs | None
+) -> Calibration:
     rows = max(1, _LOGITS_AT_ONCE // teacher.outcomes)
 
     def measured(temperature: float, shift: float = 0.0) -> tuple[float, float]:
         """Negative log-likelihood and calibration error."""
         total, sure, right = 0.0, [], []
-        for part, aims in zip(hidden.split(rows), targets.split(rows), strict=True):
-            logits = teacher.score(part).float() / temperature
+        for start in range(0, len(targets), rows):
+            place = slice(start, start + rows)
+            logits, aims = teacher.score(hidden[place]).float() / temperature, targets[place]
+            if known is not None:
+                # As in the labels, which are what the temperature is for.
+                mine = (known[0] >= start) & (known[0] < start + len(aims))
+                logits[known[0][mine] - start, known[1][mine]] = LEAST
             if teacher.outcomes == 1:
                 logits = F.pad(logits + shift, (1, 0))  # The logit of no is 0.
             log_probs = torch.log_softmax(logits, dim=1)
@@ -166,20 +173,30 @@ def _fitted_to_yes_or_no(
     return Calibration(temperature, shift, len(targets), nll_before, nll_after, ece_before, ece_after)
 
 
-def _events(teacher: PredictionNetwork, task: CalibrationTask) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states ``(V, dim)`` and targets ``(V,)``; of very many events some, drawn at random."""
+def _events(teacher: PredictionNetwork, task: CalibrationTask) -> tuple[torch.Tensor, torch.Tensor, Pairs | None]:
+    """Hidden states ``(V, dim)``, targets ``(V,)``, and which outcomes of which events labels leave out.
+
+    Of very many events some, drawn at random; none whose own outcome is left out, of which no label says anything.
+    """
     count = sum(len(batch.targets) for batch in task.evaluation_batches("validation", _BATCH))
-    if count == 0:
+    wanted = torch.zeros(count, dtype=torch.bool)
+    wanted[torch.from_numpy(np.random.default_rng(0).permutation(count)[:_MOST_EVENTS])] = True
+    hidden, targets, known, first, taken = [], [], [], 0, 0
+    for batch in task.evaluation_batches("validation", _BATCH):
+        chosen = wanted[first : first + len(batch.targets)]
+        first += len(batch.targets)
+        if batch.known is not None:
+            row, outcome = batch.known
+            chosen = chosen.index_fill(0, row[outcome == batch.targets[row]], value=False)
+            mine = chosen[row]
+            known.append((chosen.cumsum(0)[row[mine]] - 1 + taken, outcome[mine]))
+        taken += int(chosen.sum())
+        hidden.append(teacher.encode(*batch.inputs)[chosen])
+        targets.append(batch.targets[chosen])
+    if taken == 0:
         raise DataError(
             "there is no validation event to calibrate the teacher on",
             "Raise prepare.validation_share, or set `soft_labels.calibrate` to false.",
         )
-    wanted = torch.zeros(count, dtype=torch.bool)
-    wanted[torch.from_numpy(np.random.default_rng(0).permutation(count)[:_MOST_EVENTS])] = True
-    hidden, targets, first = [], [], 0
-    for batch in task.evaluation_batches("validation", _BATCH):
-        chosen = wanted[first : first + len(batch.targets)]
-        first += len(batch.targets)
-        hidden.append(teacher.encode(*batch.inputs)[chosen])
-        targets.append(batch.targets[chosen])
-    return torch.cat(hidden), torch.cat(targets)
+    left_out = (torch.cat([row for row, _ in known]), torch.cat([outcome for _, outcome in known])) if known else None
+    return torch.cat(hidden), torch.cat(targets), left_out

@@ -66,6 +66,8 @@ class EvaluationBatch(NamedTuple):
         users: ``(B,)`` int64, what is drawn together in a bootstrap: the user, or the point itself.
         seen: Two int64 tensors of the same size, row in the batch and outcome, that count as known to the user: of a
             history all of it, not only the part that the network sees. None where there is no such thing.
+        known: The same of what a teacher would give no chance in a label made from these inputs, see
+            :attr:`Batch.known`. None where its labels are over all outcomes.
         padded: Inputs of ``feed`` that are padded along their second axis; ``feed["length"]`` ``(B,)`` says how much
             of each row counts.
     """
@@ -76,6 +78,7 @@ class EvaluationBatch(NamedTuple):
     users: torch.Tensor
     seen: tuple[torch.Tensor, torch.Tensor] | None = None
     padded: tuple[str, ...] = ()
+    known: Pairs | None = None
 
     def requests(self) -> Iterator[Feed]:
         """Each row as a feed of its own, without padding, as it is served."""

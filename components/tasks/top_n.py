@@ -177,6 +177,7 @@ class TopN(CatalogueTask):
                 users=torch.from_numpy(users),
                 seen=_tensors(*before.pairs(users)),
                 padded=("items",),
+                known=_tensors(*self._sets.pairs(users)),
             )
 
     def validation_metric(self) -> HeldOutRecall:

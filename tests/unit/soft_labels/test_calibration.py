@@ -82,6 +82,40 @@ def test_without_a_validation_event_there_is_nothing_to_fit(teacher: TableTeache
         calibrated(teacher, HeldOut(teacher, 1.0, repeats=0))
 
 
+class AskedForTheRest(HeldOut):
+    """The same, the outcomes that are left out of each point's labels never drawn; some of its events repeat one."""
+
+    def __init__(self, teacher: TableTeacher, repeats: int = 60) -> None:
+        super().__init__(teacher, 1.0, repeats)
+        # The likeliest ones: what a user has taken is what a teacher would expect of the user.
+        self.left_out = teacher.table.topk(6, dim=1).indices
+        logits = teacher.table.scatter(1, self.left_out, -torch.inf)
+        self.targets = torch.multinomial(logits.softmax(1)[self.points], 1).squeeze(1)
+        self.targets[::50] = self.left_out[self.points[::50], 0]
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterator[EvaluationBatch]:
+        for batch in super().evaluation_batches(split, batch_size):
+            left_out = self.left_out[batch.users]
+            row = torch.arange(len(left_out)).repeat_interleave(left_out.shape[1])
+            yield batch._replace(known=(row, left_out.flatten()))
+
+
+def test_what_labels_leave_out_is_left_out_of_the_fit(teacher: TableTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher that is right about what it is asked for stays as it is."""
+    monkeypatch.setattr("components.soft_labels.calibration._LOGITS_AT_ONCE", 100 * OUTCOMES)
+    torch.manual_seed(5)
+    events = AskedForTheRest(teacher)
+    found = calibrated(teacher, events)
+    assert found.temperature == pytest.approx(1.0, abs=0.03)
+    asked = torch.ones(len(events.targets), dtype=torch.bool)
+    asked[::50] = False
+    assert found.events == int(asked.sum())
+    logits = teacher.table.scatter(1, events.left_out, -1e4)[events.points[asked]]
+    nll = torch.nn.functional.cross_entropy(logits, events.targets[asked])
+    assert found.nll_before == pytest.approx(float(nll), rel=1e-5)
+    assert found.ece_before < 0.02
+
+
 def write(store: FarStore, teacher: TableTeacher, folder: Path, **further: Any) -> SoftLabelReader:
     digests = {"teacher_digest": "a" * 64, "dataset_digest": "b" * 64}
     manifest = write_cache(store, teacher, TableTask(), SETTINGS, **digests, show=False, workers=1, **further)

@@ -198,6 +198,8 @@ def test_evaluation_shows_training_items_and_leaves_out_what_came_before(task: T
                 assert set(batch.feed["items"][row, : batch.feed["length"][row]].tolist()) == whole[user]
                 before = data.item[(data.user == user) & (data.split < number)]
                 assert set(batch.seen[1][batch.seen[0] == row].tolist()) == set(before.tolist())
+                # As in the user's soft label.
+                assert set(batch.known[1][batch.known[0] == row].tolist()) == whole[user]
                 assert batch.targets[row] in data.item[(data.user == user) & (data.split == number)]
             users += batch.users.tolist()
         assert sorted(users) == list(range(data.users))
