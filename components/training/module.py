@@ -208,8 +208,8 @@ class SupervisedTraining(NetworkTraining):
         if self._sampler is None or head is None:
             return super().loss_sum(batch)
         negatives = self._sampler.draw(self.optimization.negatives)
-        log_probability = self._sampler.log_probability[negatives]
-        hidden = self.network.encode(*batch.inputs)
+        log_probability = self._sampler.log_probability[negatives].to(self.device)
+        hidden, negatives = self.network.encode(*batch.inputs), negatives.to(self.device)
         return observed_sampled_softmax(
-            hidden, head, batch.targets, negatives.to(self.device), log_probability.to(self.device)
+            hidden, head, batch.targets, negatives, log_probability, left_out=batch.left_out
         )

@@ -235,9 +235,11 @@ def _sampled_sum(loss: kinds.SampledCrossEntropyLoss | kinds.SampledDivergenceLo
     chance = step.sampler.log_probability[negatives].to(step.hidden.device)
     negatives = negatives.to(step.hidden.device)
     if isinstance(loss, kinds.SampledCrossEntropyLoss):
-        return observed_sampled_softmax(step.hidden, head, step.targets, negatives, chance)
+        return observed_sampled_softmax(step.hidden, head, step.targets, negatives, chance, left_out=step.left_out)
     labels = step.labels.at_temperature(loss.temperature)
-    values = sampled_divergence(step.hidden, head, labels, negatives, chance, temperature=loss.temperature)
+    values = sampled_divergence(
+        step.hidden, head, labels, negatives, chance, temperature=loss.temperature, left_out=step.known
+    )
     return loss.temperature**2 * values.sum()
 
 

@@ -1,11 +1,19 @@
 """Several outcomes observed at a point, and outcomes that are not asked for, against plain references."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
-from components.tasks.batch import LEAST
+from components.networks.building import new_network
+from components.settings.top_n_network import TwoTowerSettings
+from components.settings.training import OptimizationSettings
+from components.tasks.batch import ITEM_SETS, LEAST, Batch
 from components.training.linear_head import linear_head_loss
 from components.training.losses.distributions import PairWeights, cross_entropy, distillation
+from components.training.module import SupervisedTraining
 from components.training.objectives import AskedFor, HardObjective, Objective, SoftObjective
 from components.training.sampled_softmax import NegativeSampler, observed_sampled_softmax
 from tests.unit.training.test_losses import DIM, K, teacher_labels
@@ -71,3 +79,25 @@ def test_the_sampled_loss_of_several_targets_tends_to_the_full_one() -> None:
     negatives = sampler.draw(100_000)
     found = observed_sampled_softmax(hidden, weight, TARGETS, negatives, sampler.log_probability[negatives])
     torch.testing.assert_close(found, cross_entropy(hidden @ weight.T, TARGETS).sum(), rtol=0.01, atol=0)
+
+
+def test_supervised_training_over_a_sample_leaves_out_what_it_does_over_all() -> None:
+    torch.manual_seed(0)
+    network = new_network(TwoTowerSettings(kind="two_tower", dim=8, tied=False), K, {ITEM_SETS: True}).eval()
+    with torch.no_grad():
+        network.head.normal_(std=2.0)
+    inputs = torch.randint(K, (POINTS, 4)), torch.full((POINTS,), 4)
+    best = network(*inputs).topk(3, dim=1).indices
+    left_out = torch.arange(POINTS).repeat_interleave(3), best.flatten()
+    batch = Batch(inputs, network(*inputs).topk(5, dim=1).indices[:, 3:], torch.arange(POINTS), POINTS)
+    task: Any = SimpleNamespace(
+        primary=None, loss="softmax", log_odds_shift=0.0, validation_metric=lambda: None, outcome_counts=np.arange(K)
+    )
+
+    def loss_of(full_softmax_up_to: int, batch: Batch) -> torch.Tensor:
+        settings = OptimizationSettings(full_softmax_up_to=full_softmax_up_to, negatives=100_000)
+        return SupervisedTraining(network, settings, 0, task=task).loss_sum(batch).detach()
+
+    asked = batch._replace(left_out=left_out)
+    torch.testing.assert_close(loss_of(1, asked), loss_of(K, asked), rtol=0.02, atol=0.02)
+    assert loss_of(K, batch) - loss_of(K, asked) > 1.0

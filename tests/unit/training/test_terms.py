@@ -14,7 +14,8 @@ from components.settings.distillation import DistillationSettings
 from components.settings.losses import CLICK, Loss
 from components.settings.network import PerceptronSettings
 from components.settings.top_n_network import TwoTowerSettings
-from components.tasks.batch import ITEM_SETS
+from components.soft_labels.labels import SoftLabels
+from components.tasks.batch import ITEM_SETS, LEAST
 from components.training.sampled_softmax import NegativeSampler
 from components.training.terms import Companions, Step, term_sum
 from tests.unit.training.cached import K, click, dense
@@ -86,3 +87,37 @@ def test_a_term_on_the_auxiliary_head_teaches_that_and_not_the_served_one(
     assert served.grad is None or not served.grad.any()
     # What both stand on learns all the same.
     assert any(one.grad is not None and one.grad.any() for one in network.parameters())
+
+
+def left_out_of(network: PredictionNetwork, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The outcomes that the network ranks first at each point but one, so that it shows whether they count."""
+    best = network.score(hidden_of(network)).topk(count, dim=1).indices[1:]
+    return torch.arange(1, POINTS).repeat_interleave(count), best.flatten()
+
+
+def without(pairs: tuple[torch.Tensor, torch.Tensor], k: int) -> SoftLabels:
+    """A list of labels that give some outcomes no chance."""
+    log_probs = dense(POINTS).log_probs.index_put(pairs, torch.tensor(LEAST).double()).log_softmax(1).float()
+    values, ids = log_probs.topk(k, dim=1)
+    return SoftLabels(ids, values, torch.logsumexp(log_probs.scatter(1, ids, -torch.inf), dim=1), K)
+
+
+@pytest.mark.parametrize("k", [6, K - 2], ids=["short list", "list that holds what is left out"])
+@pytest.mark.parametrize("sampled", ["sampled_cross_entropy", "sampled_divergence"])
+def test_with_many_negatives_a_sampled_term_tends_to_the_full_one_among_what_is_asked_for(sampled: str, k: int) -> None:
+    network, _ = student(K, linear_head=True)
+    with torch.no_grad():
+        network.head.normal_(std=2.0)
+    left_out = left_out_of(network, 3)
+    known = left_out_of(network, 5)
+    # What is asked for: two outcomes that are left out of no answer, and of some points but one.
+    targets = network.score(hidden_of(network)).topk(10, dim=1).indices[:, 8:].clone()
+    targets[::3, 1] = -1
+    step = step_of(network, left_out=left_out, known=known, targets=targets, labels=without(known, k))
+    companions = Companions([], network, 0, 0)
+    options = {"temperature": 2.0} if sampled == "sampled_divergence" else {}
+    full = term_sum(term_of({"kind": sampled.removeprefix("sampled_"), **options}), step, companions)
+    many = term_of({"kind": sampled, "negatives": 100_000, **options})
+    torch.testing.assert_close(term_sum(many, step, companions), full, rtol=0.01, atol=0.01)
+    everything = term_sum(many, step._replace(left_out=None, known=None), companions)
+    assert float((everything - full).detach()) > 1.0
