@@ -48,9 +48,12 @@ class DistillationSettings(Settings):
         if both := [name for name in _SHORT if name in self.model_fields_set]:
             raise ValueError(f"{', '.join(both)} and losses say the same in two ways: give one of the two")
         if not any(
-            loss.weight > 0 and loss.reaches_served_head and not learns_from_auxiliary(loss) for loss in self.losses
+            loss.ever_counts and loss.reaches_served_head and not learns_from_auxiliary(loss) for loss in self.losses
         ):
-            raise ValueError("none of the losses teaches the served head; add {kind: cross_entropy}, or another on it")
+            raise ValueError(
+                "none of the losses teaches the served head; add {kind: cross_entropy}, or another on it, whose weight "
+                "and schedule do not keep it at 0"
+            )
         return self
 
     def terms(self, codec: str = "") -> tuple[Loss, ...]:

@@ -69,6 +69,12 @@ class LossSettings(Settings):
     """How the weight changes over the training."""
 
     @property
+    def ever_counts(self) -> bool:
+        """Whether it has a weight above 0 at some time of the training."""
+        schedule = self.schedule
+        return self.weight > 0 and not (isinstance(schedule, MovingSchedule) and schedule.first == schedule.last == 0)
+
+    @property
     def listed(self) -> int:
         """Outcomes that the teacher's list must have in order; 0 when any will do."""
         return 0

@@ -48,6 +48,11 @@ def test_the_short_form_is_a_list_of_two() -> None:
     assert settings().terms() == settings(losses=[HARD, {"kind": "divergence", "weight": 0.8}]).terms()
 
 
+def test_a_weight_that_only_rises_or_only_falls_teaches() -> None:
+    for first, last in ((0, 1), (1, 0)):
+        settings(losses=[{**HARD, "schedule": {"kind": "linear", "first": first, "last": last}}])
+
+
 def test_both_forms_at_once_contradict_each_other() -> None:
     assert "lambda_soft and losses say the same in two ways" in refusal(lambda_soft=0.5, losses=[HARD])
 
@@ -71,6 +76,8 @@ def test_an_unknown_kind_is_told_the_known_ones() -> None:
         [{"kind": "hint"}, {"kind": "topology"}],
         [{"kind": "divergence", "head": "auxiliary"}],
         [{"kind": "cross_entropy", "weight": 0}],
+        [{**HARD, "schedule": {"kind": "linear", "first": 0, "last": 0}}],
+        [{**HARD, "schedule": {"kind": "cosine", "first": 0, "last": 0}}, {"kind": "divergence", "weight": 0}],
     ],
 )
 def test_something_must_teach_the_head_that_is_served(losses: list[dict[str, Any]]) -> None:
