@@ -25,8 +25,8 @@ from tests.benchmarks.frontier.points import (
 _INT4_ROWS: dict[str, Curve] = {"pruned.int8_table4": "distilled_quantized"}
 _SHIPPED = "pruned.int4_table4"
 _ALL: dict[str, Curve] = {_SHIPPED: "all"}
-# Neither cut nor fine-tuned: what is quantized is the student as it was distilled.
-_AS_DISTILLED = ("pruning.ffn_ratio=0", "pruning.quantization_aware=null")
+# Else it is neither cut nor fine-tuned: what is quantized is the student as it was distilled.
+_AWARE = ("pruning.ffn_ratio=0.25", "pruning.quantization_aware={form: int4_table4}")
 _FEW = "quantization.variants=[fp32,int8_table8,int4_table4]"
 _MANY = "quantization.variants=[fp32,int8_table8,int8_table4,int4_table4,int4_table2]"
 _WIDTHS = {
@@ -82,15 +82,15 @@ FRONTIER = Frontier(
             for point in (
                 Point(
                     width,
-                    (*changes, *_AS_DISTILLED, _MANY if width == "d128" else _FEW),
+                    (*changes, _MANY if width == "d128" else _FEW),
                     {**TEACHER, **STUDENT, **_INT4_ROWS} if width == "d128" else STUDENT,
                 ),
-                Point(f"{width}-aware", (*changes, _FEW), _ALL),
+                Point(f"{width}-aware", (*changes, *_AWARE, _FEW), _ALL),
             )
         ),
         Point(
             "d128-fine-tuned",
-            (*_AS_DISTILLED, "quantization.variants=[fp32,int8_table4]", "quantization.fine_tuning={}"),
+            ("quantization.variants=[fp32,int8_table4]", "quantization.fine_tuning={}"),
             _INT4_ROWS,
         ),
     ),
