@@ -11,6 +11,7 @@ from components.errors import SettingsError
 from components.settings.base import Settings
 from components.settings.losses import (
     CLICK,
+    OVER_A_SAMPLE,
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
     DivergenceLoss,
@@ -75,13 +76,16 @@ class DistillationSettings(Settings):
         )
 
 
-def check_cache(distillation: DistillationSettings, codec: Mapping[str, Any], where: str) -> None:
+def check_cache(
+    distillation: DistillationSettings, codec: Mapping[str, Any], where: str, outcomes: int | None = None
+) -> None:
     """Refuse terms that need of the soft-label cache what it does not hold.
 
     Args:
         distillation: The terms.
         codec: Name and settings of the cache's codec, as in its manifest: ``name``, ``k``, ``head``, ``hidden_dim``.
         where: The dotted key of the scenario, named in errors.
+        outcomes: K, when it is known: no list of the teacher's best is longer.
 
     Raises:
         SettingsError: Names the key of the first such term, and what to set.
@@ -90,7 +94,7 @@ def check_cache(distillation: DistillationSettings, codec: Mapping[str, Any], wh
     for place, term in enumerate(distillation.terms(name)):
         if term.weight == 0:
             continue
-        key = f"'{where}.distillation{'' if distillation.losses is None else f'.losses.{place}'}' ({term.kind})"
+        key = _key(distillation, place, term, where)
         if name not in term.codecs:
             known = " or ".join(sorted(term.codecs))
             raise SettingsError(
@@ -102,6 +106,11 @@ def check_cache(distillation: DistillationSettings, codec: Mapping[str, Any], wh
                 f"params.yaml: {key} needs the teacher's hidden states, and the cache has none",
                 f"Set '{where}.soft_labels.hidden_states' to true, or take the loss out.",
             )
+        if outcomes is not None and outcomes < term.listed:
+            raise SettingsError(
+                f"params.yaml: {key} needs the teacher's {term.listed} best outcomes, and there are {outcomes} in all",
+                "Lower what the loss asks for, or take it out.",
+            )
         listed = {"top_k_tail": codec.get("k"), "top_k_sampled": codec.get("head")}.get(name)
         if listed is not None and int(listed) < term.listed:
             option = "k" if name == "top_k_tail" else "head"
@@ -109,6 +118,29 @@ def check_cache(distillation: DistillationSettings, codec: Mapping[str, Any], wh
                 f"params.yaml: {key} needs the teacher's {term.listed} best outcomes, and the cache has {listed}",
                 f"Set '{where}.soft_labels.{option}' to {term.listed} or more, or lower what the loss asks for.",
             )
+
+
+def check_head(distillation: DistillationSettings, where: str) -> None:
+    """Refuse terms that are not for a network that does not score by a table of outcomes.
+
+    Args:
+        distillation: The terms of such a network.
+        where: The dotted key of the scenario, named in errors.
+
+    Raises:
+        SettingsError: Names the key of the first such term, and what to set.
+    """
+    for place, term in enumerate(distillation.terms()):
+        if term.weight > 0 and isinstance(term, OVER_A_SAMPLE):
+            raise SettingsError(
+                f"params.yaml: {_key(distillation, place, term, where)} scores a sample of a table of outcomes, and "
+                "the network has no such table",
+                f"Set it to {term.kind.removeprefix('sampled_')}, which is over all outcomes, or take it out.",
+            )
+
+
+def _key(distillation: DistillationSettings, place: int, term: Loss, where: str) -> str:
+    return f"'{where}.distillation{'' if distillation.losses is None else f'.losses.{place}'}' ({term.kind})"
 
 
 def _nearest_codec(term: Loss) -> str:

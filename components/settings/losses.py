@@ -294,6 +294,8 @@ Loss = Annotated[
 """Any term, told apart by its ``kind``."""
 OVER_ALL_OUTCOMES = (StandardisedDivergenceLoss, DecoupledDivergenceLoss, CorrelationLoss)
 """Terms that weigh all outcomes of a point against each other: not for tasks that leave some out."""
+OVER_A_SAMPLE = (SampledCrossEntropyLoss, SampledDivergenceLoss)
+"""Terms that score drawn outcomes alone: for networks whose scores are products with a table of them."""
 
 
 def learns_from_auxiliary(loss: LossSettings) -> bool:

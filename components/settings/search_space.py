@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import SettingsError
 from components.settings.base import nearest, validated
-from components.settings.distillation import DistillationSettings, check_cache
+from components.settings.distillation import DistillationSettings, check_cache, check_head
 from components.settings.losses import OVER_ALL_OUTCOMES
 from components.settings.network import (
     CausalTransformerSettings,
@@ -158,7 +158,8 @@ def check_labels(scenario: Scenario, where: str) -> None:
     """Refuse losses that need of the scenario's cache what it will not hold, or that are not for its networks.
 
     Raises:
-        SettingsError: See :func:`components.settings.distillation.check_cache`.
+        SettingsError: See :func:`components.settings.distillation.check_cache` and
+            :func:`components.settings.distillation.check_head`.
     """
     _check_losses(scenario.student.network, scenario.distillation, scenario.soft_labels.codec, where)
     _check_cache(scenario.distillation, scenario.soft_labels, where)
@@ -180,6 +181,8 @@ def _check_losses(network: NetworkSettings, distillation: DistillationSettings, 
                 "items of users: it weighs all outcomes against each other, and those items are left out",
                 "Take it out; divergence, relaxed_ranking and rejuvenated_cross_entropy are for them.",
             )
+    elif not isinstance(network, CausalTransformerSettings):
+        check_head(distillation, where)
 
 
 def _check_cache(distillation: DistillationSettings, kept: SoftLabelSettings, where: str) -> None:

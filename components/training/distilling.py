@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from components.networks.contract import PredictionNetwork
-from components.settings.distillation import DistillationSettings, check_cache
+from components.settings.distillation import DistillationSettings, check_cache, check_head
 from components.settings.losses import CrossEntropyLoss, DivergenceLoss, LossSettings, SampledCrossEntropyLoss
 from components.settings.training import OptimizationSettings
 from components.tasks.batch import Batch
@@ -38,7 +38,7 @@ class DistillationTraining(NetworkTraining):
         network, optimization, seed, task, extra_loss: See :class:`NetworkTraining`.
 
     Raises:
-        SettingsError: A term needs labels that the cache does not hold.
+        SettingsError: A term needs labels that the cache does not hold, or a network of another kind.
     """
 
     def __init__(
@@ -62,7 +62,9 @@ class DistillationTraining(NetworkTraining):
             term for term in distillation.terms(self._codec.get("name", "")) if term.weight > 0
         ]
         if self._codec:
-            check_cache(distillation, self._codec, where)
+            check_cache(distillation, self._codec, where, network.outcomes)
+        if network.head is None:
+            check_head(distillation, where)
         self._hard = next((term for term in terms if isinstance(term, CrossEntropyLoss)), None)
         self._soft = next((term for term in terms if isinstance(term, DivergenceLoss) and term.head == "served"), None)
         self._further = [term for term in terms if term is not self._hard and term is not self._soft]

@@ -67,7 +67,7 @@ def train_generations(training: TeacherTraining) -> TrainedTeacher:
     kept = labels_kept(settings, task.outcomes)
     # Told here, and not after the hours of the first generation; any width stands for that of its hidden states.
     codec = codec_for(kept, task.outcomes, hidden_dim=1).record()
-    check_cache(settings.distillation, codec, f"scenarios.{training.scenario}.teacher")
+    check_cache(settings.distillation, codec, f"scenarios.{training.scenario}.teacher", task.outcomes)
 
     earlier: list[tuple[FitResult, ...]] = []
     before: Path | None = None

@@ -107,7 +107,7 @@ def needs_companion(loss: kinds.LossSettings) -> bool:
 
 def needs_sampler(loss: kinds.LossSettings) -> bool:
     """Whether a term draws outcomes by popularity."""
-    return isinstance(loss, kinds.SampledCrossEntropyLoss | kinds.SampledDivergenceLoss)
+    return isinstance(loss, kinds.OVER_A_SAMPLE)
 
 
 def term_sum(loss: kinds.LossSettings, step: Step, companions: Companions) -> torch.Tensor:

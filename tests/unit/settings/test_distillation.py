@@ -123,6 +123,15 @@ def test_a_cache_that_lacks_something_is_refused_by_key_and_remedy(
     assert words in told and remedy in told
 
 
+@pytest.mark.parametrize("codec", [{"name": "dense"}, {"name": "top_k_tail", "k": 8}, {"name": "top_k_tail", "k": 64}])
+@pytest.mark.parametrize(("loss", "needs"), [("relaxed_ranking", 40), ("rejuvenated_cross_entropy", 20)])
+def test_no_list_is_longer_than_there_are_outcomes(loss: str, needs: int, codec: dict[str, Any]) -> None:
+    losses = settings(losses=[HARD, {"kind": loss}])
+    with pytest.raises(SettingsError, match=rf"(?s)losses\.1' \({loss}\) needs.* {needs} best.*8 in all.*Lower what"):
+        check_cache(losses, codec, "scenarios.shop", outcomes=8)
+    check_cache(losses, {"name": "dense"}, "scenarios.shop", outcomes=needs)
+
+
 def test_a_cache_that_has_everything_is_taken_and_a_loss_without_weight_needs_nothing() -> None:
     with_hidden = {**LIST, "hidden_dim": 64}
     kinds = ["divergence", "decoupled_divergence", "correlation", "relaxed_ranking", "hint", "topology"]
@@ -143,6 +152,23 @@ def test_params_refuse_a_loss_that_the_scenarios_own_cache_will_not_serve() -> N
     synthetic["soft_labels"] = {"codec": "logit"}
     with pytest.raises(SettingsError, match=r"losses\.0' \(cross_entropy\) needs soft labels of codec"):
         validated(Params, document, "")
+
+
+@pytest.mark.parametrize("network", ["perceptron", "convolution", "bag_of_ngrams"])
+@pytest.mark.parametrize("loss", ["sampled_cross_entropy", "sampled_divergence"])
+def test_params_refuse_a_sample_of_the_outcomes_where_no_table_scores_them(loss: str, network: str) -> None:
+    document = read_document(ROOT)
+    synthetic = document["scenarios"]["synthetic"]
+    synthetic["distillation"] = {"losses": [HARD, {"kind": loss, "weight": 0}]}
+    synthetic["student"]["network"] = {"kind": network}
+    validated(Params, document, "")
+    synthetic["distillation"]["losses"][1]["weight"] = 0.5
+    plain = loss.removeprefix("sampled_")
+    told = rf"(?s)'scenarios\.synthetic\.distillation\.losses\.1' \({loss}\) scores a sample.*Set it to {plain}, "
+    with pytest.raises(SettingsError, match=told):
+        validated(Params, document, "")
+    synthetic["student"]["network"] = {}
+    validated(Params, document, "")
 
 
 def test_the_short_form_of_a_click_has_binary_terms() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from components.errors import SettingsError
+from components.networks.causal_transformer import CausalTransformer
 from components.networks.contract import PredictionNetwork
 from components.settings.distillation import DistillationSettings
 from components.settings.network import CausalTransformerSettings
@@ -217,6 +218,23 @@ def test_a_network_without_a_linear_head_gets_the_same_loss(
     monkeypatch.setattr(type(module.network), "head", None)
     monkeypatch.setattr(module.network, "score", lambda hidden: hidden @ module.network.item.weight.T, raising=True)
     assert loss_of(module, task) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_a_network_or_the_outcomes_are_not_enough_for_is_told_before_the_first_step(
+    task: NextItem, shape: CausalTransformerSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = cached(task, shape, tmp_path / "dense", SoftLabelSettings(codec="dense"))
+    for long in (
+        {"kind": "relaxed_ranking", "among": task.outcomes + 1},
+        {"kind": "rejuvenated_cross_entropy", "k": task.outcomes + 1, "among": task.outcomes + 1},
+    ):
+        with pytest.raises(SettingsError, match=f"there are {task.outcomes} in all"):
+            module_of(task, shape, dense, [HARD, long])
+    listed = cached(task, shape, tmp_path / "listed", SoftLabelSettings(codec="top_k_tail", k=12))
+    monkeypatch.setattr(CausalTransformer, "head", None)
+    for sampled in ("sampled_cross_entropy", "sampled_divergence"):
+        with pytest.raises(SettingsError, match=rf"losses\.1' \({sampled}\) scores a sample"):
+            module_of(task, shape, listed, [HARD, {"kind": sampled}])
 
 
 def test_an_interrupted_training_with_companions_resumes_to_the_same_weights(
