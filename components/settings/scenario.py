@@ -73,6 +73,24 @@ class Scenario(Settings):
             raise ValueError("histories without times cannot be split by time: set prepare.split to leave_one_out")
         return self
 
+    @model_validator(mode="after")
+    def _fine_tuning_is_for_a_form_that_is_made(self) -> Scenario:
+        # Of the scenario, and not of the file alone: every recipe that is tried has to keep it.
+        aware, made = self.pruning.quantization_aware, self.quantization
+        if aware is None:
+            return self
+        where = "pruning.quantization_aware"
+        if aware.form not in made.variants:
+            raise ValueError(f"'{where}.form' is {aware.form}, which is not among quantization.variants: add it")
+        for size in ("table_block", "product_width"):
+            given, stored = getattr(aware, size), getattr(made, size)
+            if given != stored:
+                raise ValueError(
+                    f"'{where}.{size}' is {given}, and quantization.{size} is {stored}: the weights would get used "
+                    "to another form than the one that is stored; make them equal"
+                )
+        return self
+
 
 class Params(Settings):
     """params.yaml."""
@@ -129,22 +147,4 @@ class Params(Settings):
         for name, scenario in self.scenarios.items():
             check_labels(scenario, f"scenarios.{name}")
             check_space(scenario, f"scenarios.{name}")
-        return self
-
-    @model_validator(mode="after")
-    def _fine_tuning_is_for_a_form_that_is_made(self) -> Params:
-        for name, scenario in self.scenarios.items():
-            aware, made = scenario.pruning.quantization_aware, scenario.quantization
-            if aware is None:
-                continue
-            where = f"scenarios.{name}.pruning.quantization_aware"
-            if aware.form not in made.variants:
-                raise ValueError(f"'{where}.form' is {aware.form}, which is not among quantization.variants: add it")
-            for size in ("table_block", "product_width"):
-                given, stored = getattr(aware, size), getattr(made, size)
-                if given != stored:
-                    raise ValueError(
-                        f"'{where}.{size}' is {given}, and quantization.{size} is {stored}: the weights would get used "
-                        "to another form than the one that is stored; make them equal"
-                    )
         return self

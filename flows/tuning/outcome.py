@@ -18,7 +18,7 @@ from components.evaluation.frontier import (
     obstacles,
 )
 from components.settings.scenario import Scenario
-from components.settings.search_space import value_at
+from components.settings.search_space import value_at, with_recipe
 from flows.tuning.limits import Asked
 from flows.tuning.patch import REMOVED
 from flows.tuning.progress import point_words, recipe_words
@@ -111,9 +111,14 @@ class Outcome:
 
     def changes(self, point: Point) -> dict[str, Any]:
         """What params.yaml needs so that the graph makes the point, and holds it to the limits that were given."""
-        changed = {**self.differences(point), "quantization.variants": [point.form], **self.asked.given}
+        changed = {**self.differences(point), "quantization.variants": self._variants(point), **self.asked.given}
         removed = {_RELATIVE[key]: REMOVED for key in self.asked.given if key in _RELATIVE}
         return {**changed, **removed}
+
+    def _variants(self, point: Point) -> list[str]:
+        """The forms to make: the point's, and the one that its recipe is fine-tuned for, which has to be among them."""
+        aware = with_recipe(self.scenario, self.recipe(point)).pruning.quantization_aware
+        return [point.form] if aware is None else list(dict.fromkeys([point.form, aware.form]))
 
     def refusal(self, report: str) -> BudgetError:
         """The error to raise when no point meets all limits: which limit is in the way, and the nearest points.

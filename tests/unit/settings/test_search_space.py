@@ -84,6 +84,11 @@ def test_the_scenario_overrules_fixes_and_narrows_the_space() -> None:
         ("pruning.ffn_ratio", {"low": 0.0, "high": 1.0}, ["pruning.ffn_ratio", "less than 1"]),
         ("distillation", {"choices": [{"losses": [{"kind": "hint"}, {"kind": "cross_entropy"}]}]}, ["hidden"]),
         ("student.nothing.at", None, ["student.nothing.at"]),
+        (
+            "pruning.quantization_aware",
+            {"choices": [None, {"form": "int4_table2", "table_block": 16}]},
+            ["tune.space", "int4_table2", "not among quantization.variants"],
+        ),
     ],
 )
 def test_a_space_that_cannot_be_tried_is_refused_when_params_are_read(

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import yaml
 
 from components.evaluation.frontier import Reference, point_of
+from components.settings.quantization import GraphForm
 from flows.params import read_params
 from flows.tuning.limits import limits_of
 from flows.tuning.outcome import Outcome
 from flows.tuning.page import write_report
-from flows.tuning.patch import REMOVED
+from flows.tuning.patch import REMOVED, patched
 from flows.tuning.study import Tried
 from tests.stage_modules import ROOT
 
@@ -67,6 +69,22 @@ def test_the_point_to_choose_and_what_it_changes() -> None:
         "budget.max_bytes_ratio": REMOVED,
         "budget.max_latency_ratio": REMOVED,
     }
+
+
+@pytest.mark.parametrize("form", get_args(GraphForm))
+def test_a_recipe_that_is_fine_tuned_for_a_form_can_be_written_whichever_form_wins(form: str) -> None:
+    scenario = read_params(ROOT).scenarios["movielens_1m"]
+    asked = limits_of(scenario, "9MB", None, "0.9")
+    point = point_of(0, form, figures(120_000, 0.119), REFERENCE, asked.limits)
+    recipe = {"student.optimization.learning_rate": 0.003}
+    found = Outcome(
+        *("movielens_1m", scenario, asked, REFERENCE, {}, [point], [tried(0, recipe, **{form: point.figures})]),
+        own=None,
+        place="journal.log",
+    )
+    after = patched((ROOT / "params.yaml").read_text(), "movielens_1m", found.changes(point))
+    quantization = yaml.safe_load(after)["scenarios"]["movielens_1m"]["quantization"]
+    assert quantization["variants"] == list(dict.fromkeys([form, "int4_table4"]))
 
 
 def test_without_a_feasible_point_the_limits_in_the_way_and_the_nearest_points_are_told() -> None:
