@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SECTIONS = ("student", "distillation", "pruning", "quantization")
 """The sections of a scenario that a recipe is of."""
 _FIXED = {"quantization.variants": "every trial makes all variants, since one training gives them all"}
+_SHARE = "pruning.multiply_adds_share"
 _DIMS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _LAYERS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
@@ -43,6 +44,8 @@ def space_of(scenario: Scenario) -> dict[str, Searched]:
         # A part of a section and the whole of it cannot both be drawn: what the scenario says counts.
         for other in [other for other in space if _overlap(other, key)]:
             del space[other]
+        if key == _SHARE and searched is not None:
+            _leave_out_ratios(space)
         space[key] = searched
     return {key: searched for key, searched in space.items() if searched is not None}
 
@@ -83,6 +86,10 @@ def default_space(scenario: Scenario) -> dict[str, Searched]:
         # A tower has channels to cut; a factorization has its width.
         part = "ffn_ratio" if isinstance(network, TwoTowerSettings) else "width_ratio"
         _choose(space, f"pruning.{part}", [0.0, 0.25, 0.5, value_at(scenario, f"pruning.{part}")])
+    if (share := scenario.pruning.multiply_adds_share) is not None:
+        _leave_out_ratios(space)
+        # None below: a share that a smaller network cannot be cut to fails, and failures in a row end a search.
+        _choose(space, _SHARE, [share, round((1 + share) / 2, 6)])
     _choose(space, "student.network.dropout", [0.0, 0.1, 0.2, network.dropout])
     rate = scenario.student.optimization.learning_rate
     space["student.optimization.learning_rate"] = Range(low=rate / 2, high=rate * 2, log=True)
@@ -112,7 +119,10 @@ def check_space(scenario: Scenario, where: str) -> None:
             raise SettingsError(f"{own}: {_FIXED[key]}", "Take it out of the space.")
         if other := next((other for other in named[:place] if _overlap(other, key)), None):
             raise SettingsError(f"{own} and {other!r}, and one is a part of the other", "Name one of them.")
-        for candidate in searched.candidates() if searched is not None else [value_at(scenario, key)]:
+        if searched is None:  # it stays what it is, which the scenario itself was checked for
+            value_at(scenario, key)
+            continue
+        for candidate in searched.candidates():
             try:
                 with_recipe(scenario, {key: candidate}, where)
             except SettingsError as error:
@@ -257,6 +267,12 @@ def _losses(scenario: Scenario) -> Iterator[Any]:
 def _terms(scenario: Scenario, distillation: DistillationSettings) -> list[Any]:
     """The terms themselves, whichever way they are written."""
     return [term.model_dump(mode="json") for term in distillation.terms(scenario.soft_labels.codec)]
+
+
+def _leave_out_ratios(space: dict[str, Searched | None] | dict[str, Searched]) -> None:
+    """Of a share of the multiply-adds and ratios, pruning takes one."""
+    for key in [key for key in space if key.startswith("pruning.") and key.endswith("_ratio")]:
+        del space[key]
 
 
 def _choose(space: dict[str, Searched], key: str, values: list[Any]) -> None:

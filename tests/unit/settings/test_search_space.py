@@ -67,6 +67,36 @@ def test_the_scenario_overrules_fixes_and_narrows_the_space() -> None:
     assert list(alone) == ["student.network.dim"]
 
 
+SHARE = "pruning.multiply_adds_share"
+
+
+def with_share(name: str, **tune: Any) -> Scenario:
+    pruning = {key: value for key, value in SHIPPED[name]["pruning"].items() if not key.endswith("ratio")}
+    document = {**SHIPPED[name], "pruning": {**pruning, "multiply_adds_share": 0.5}, "tune": tune}
+    return validated(Params, {"scenarios": {name: document}}, "").scenarios[name]
+
+
+@pytest.mark.parametrize("name", ["movielens", "binary", "citeulike"])
+def test_a_scenario_that_prunes_to_a_share_of_the_multiply_adds_is_searched_over_shares(name: str) -> None:
+    shared = with_share(name)
+    space = space_of(shared)
+    assert space[SHARE] == Choices(choices=(0.5, 0.75))
+    assert not any(key.endswith("_ratio") for key in space)
+    changed = with_recipe(shared, {key: searched.candidates()[-1] for key, searched in space.items()})
+    assert value_at(changed, SHARE) == 0.75
+
+
+def test_a_share_that_the_space_names_takes_the_place_of_ratios() -> None:
+    document = {key: value for key, value in SHIPPED["synthetic"].items() if key != "pruning"}
+    document |= {"pruning": {"importance": "taylor"}, "tune": {"space": {SHARE: {"choices": [0.4, 0.6]}}}}
+    space = space_of(validated(Params, {"scenarios": {"tiny": document}}, "").scenarios["tiny"])
+    assert space[SHARE] == Choices(choices=(0.4, 0.6)) and "pruning.ffn_ratio" not in space
+
+
+def test_a_parameter_that_stays_what_it_is_is_not_tried_at_its_default() -> None:
+    assert "pruning.ffn_ratio" not in space_of(with_share("movielens", space={"pruning.ffn_ratio": None}))
+
+
 @pytest.mark.parametrize(
     ("key", "searched", "words"),
     [
