@@ -157,6 +157,7 @@ def run_trials(name: str, search: Search, work: list[Callable[[], None]], worker
 
     Raises:
         RecstillError: The storage fails, or one trial after the other does.
+        Exception: Whatever else a trial raised, which is a defect: once those at work have ended.
     """
     prefer_quiet_prefect()
     from prefect import flow
@@ -165,14 +166,14 @@ def run_trials(name: str, search: Search, work: list[Callable[[], None]], worker
     from flows.run_names import dated
     from flows.steps import submitted
 
-    ended: list[RecstillError] = []
+    ended: list[Exception] = []
 
-    def trial(one: Callable[[], None]) -> None:
+    def guarded(work: Callable[[], object]) -> None:
         if ended:
             return
         try:
-            one()
-        except RecstillError as error:
+            work()
+        except Exception as error:  # of whatever kind: no other trial begins, and it is raised when all have ended
             ended.append(error)
             raise
 
@@ -183,18 +184,24 @@ def run_trials(name: str, search: Search, work: list[Callable[[], None]], worker
         persist_result=False,
     )
     def trials(scenario: str, count: int) -> None:
-        reference = submitted("reference", lambda: search.reference)
+        reference = submitted("reference", partial(guarded, lambda: search.reference))
         futures = [
-            submitted("trial", partial(trial, one), after=[reference], run=f"trial {place} of {count}")
+            submitted("trial", partial(guarded, one), after=[reference], run=f"trial {place} of {count}")
             for place, one in enumerate(work, start=1)
         ]
-        for future in futures:
+        for future in (reference, *futures):
             future.wait()
+            if not ended and (future.state.is_failed() or future.state.is_crashed()):
+                future.result()  # raises what Prefect itself came to: the work did not even begin
 
     run_flow(lambda: trials(name, len(work), return_state=True), name, first=ENDING.set)
     if ended:
-        interrupted = [error for error in ended if isinstance(error, InterruptedWorkError)]
-        raise next((error for error in ended if error not in interrupted), ended[0])
+        raise min(ended, key=_expected)
+
+
+def _expected(error: Exception) -> int:
+    """The less, the more it says: a defect first, then what failed, and last what was ended because of it."""
+    return isinstance(error, RecstillError) + isinstance(error, InterruptedWorkError)
 
 
 def _default_workers(scenario: Scenario) -> int:
