@@ -138,7 +138,7 @@ def _searched(
         record=search.reference_record(),
         points=search.points(),
         tried=study.tried(),
-        own=next((one.number for one in study.tried() if one.digest and one.recipe == own), None),
+        own=next((one.number for one in study.tried() if one.counts and one.recipe == own), None),
         place=study.place,
     )
     report = place.folder / "report"
@@ -147,7 +147,8 @@ def _searched(
         notes = [one.note for one in outcome.tried if one.note]
         raise RecstillError(
             f"no trial of {place.name} could be measured{f': {notes[-1]}' if notes else ''}",
-            "Correct what it says, or give the search more time (--max-time).",
+            f"Correct what it says, or give the search more time (--max-time); then run `recstill tune {place.name}` "
+            "again, as before: what failed does not count as tried.",
         )
     return outcome, report / "index.html"
 

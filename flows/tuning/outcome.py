@@ -145,7 +145,7 @@ class Outcome:
         binding = [found.requirement.setting for found in self.obstacles]
         ways = list(dict.fromkeys(_MORE.get(setting, f"relax {setting}") for setting in binding))
         return BudgetError(
-            f"none of {sum(bool(one.digest) for one in self.tried)} recipes meets all limits; in the way "
+            f"none of {sum(one.counts for one in self.tried)} recipes meets all limits; in the way "
             f"{'is' if len(binding) == 1 else 'are'} {' and '.join(binding) or 'all of them'}:\n" + "\n".join(lines),
             f"{' or '.join(ways).capitalize() or 'Relax a limit'}, give --trials more, or widen `tune.space` in "
             f"params.yaml. The report is {report}",

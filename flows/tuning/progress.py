@@ -76,13 +76,22 @@ class SearchProgress:
         mark, colour = _MARKS[tried.state]
         with self._telling:
             self._running.pop(tried.number, None)
-            self._done += 1
+            self._done += tried.counts
             self._seconds.append(tried.seconds)
             told = tried.note or _best_words(tried, self._title())
             self._say(f"{mark} trial {tried.number}  {told}  {tried.seconds:.1f} s", colour)
             kept = "none yet" if best is None else f"trial {best.trial}, {point_words(best, self._title())}"
             self._say(f"  {self._done} of {self._trials}; meets all limits best: {kept}; {self._left()}", "dim")
             self._show()
+
+    def exhausted(self, draws: int) -> None:
+        """So many draws came to no recipe that was not tried: no other one is drawn."""
+        with self._telling:
+            self._say(
+                f"- {draws} draws came to no recipe that was not tried: the space seems to have no further one, and no "
+                "other is drawn; widen `tune.space` in params.yaml for more",
+                "yellow",
+            )
 
     def _left(self) -> str:
         rounds = (self._trials - self._done) / self._workers

@@ -57,6 +57,9 @@ class Told(Protocol):
     def ends(self, tried: Tried, best: Point | None) -> None:
         """A trial has ended; the best point of all so far."""
 
+    def exhausted(self, draws: int) -> None:
+        """So many draws came to no recipe that was not tried: no other one is drawn."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -117,6 +120,7 @@ class Search:
         self._sharing = threading.Lock()
         self._begun: set[str] = set()
         self._failures = 0
+        self._exhausted = False
 
     @cached_property
     def reference(self) -> Reference:
@@ -148,13 +152,15 @@ class Search:
             InterruptedWorkError: The command was ended; the trial goes on at the next start.
             RecstillError: The storage fails, or one trial after the other does.
         """
-        tried = {one.digest for one in self.study.tried() if one.digest}
+        tried = {one.digest for one in self.study.tried() if one.counts}
         if self._deadline is not None and time.monotonic() > self._deadline:
             return
         if trial is None and len(tried) >= self._trials:
             return
         for _ in range(_DRAWS):
             if trial is None:
+                if self._exhausted:
+                    return
                 trial = self.study.next()
             else:
                 self.study.adopt(trial)
@@ -174,6 +180,10 @@ class Search:
                 return
             self._pass(trial, "duplicate", "it was tried before")
             trial = None
+        with self._sharing:
+            first, self._exhausted = not self._exhausted, True
+        if first:
+            self._told.exhausted(_DRAWS)
 
     def _pass(self, trial: Trial, state: str, note: str) -> None:
         self.study.end(trial, digest="", state=state, points={}, value=None, excesses={}, note=note)
@@ -250,7 +260,11 @@ class Search:
         with self._sharing:
             self._failures = self._failures + 1 if state == "failed" else 0
             if self._failures >= _FAILURES:
-                raise RecstillError(f"{_FAILURES} trials failed one after the other; the last one: {note}")
+                raise RecstillError(
+                    f"{_FAILURES} trials failed one after the other; the last one: {note}",
+                    f"Remove the cause, then run `recstill tune {self.place.name}` again, as before: what failed does "
+                    "not count as tried.",
+                )
 
     def _result(self, trial: Trial, changed: Scenario, digest: str, *, always: bool) -> tuple[str, dict[str, Any], str]:
         """State, points and note of a trial: from an earlier study, or measured now."""

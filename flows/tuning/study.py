@@ -60,6 +60,11 @@ class Tried:
     seconds: float
     steps: Mapping[int, float]
 
+    @property
+    def counts(self) -> bool:
+        """Whether a recipe was tried: not what was only drawn, nor what failed, which may be tried again."""
+        return bool(self.digest) and self.state != "failed"
+
 
 class Study:
     """A study in its storage. Threads may use it side by side.
@@ -100,8 +105,8 @@ class Study:
             )
 
     def count(self) -> int:
-        """Recipes that were tried."""
-        return sum(bool(one.digest) for one in self.tried())
+        """Recipes that were tried; those that failed are not counted."""
+        return sum(one.counts for one in self.tried())
 
     @property
     def place(self) -> str:
@@ -109,11 +114,12 @@ class Study:
         return without_credentials(str(self._place))
 
     def begin_with(self, recipe: Mapping[str, Any]) -> None:
-        """Try a recipe first, unless something was tried already; parameters that it cannot have are drawn."""
+        """Try a recipe first, unless it was tried already and has not failed; what it cannot have is drawn."""
+        held = {key: self._written(key, value) for key, value in recipe.items() if self.space[key].holds(value)}
         with self._storage_errors():
-            if self._study.get_trials(deepcopy=False):
-                return
-            held = {key: self._written(key, value) for key, value in recipe.items() if self.space[key].holds(value)}
+            for trial in self._study.get_trials(deepcopy=False):
+                if trial.system_attrs.get("fixed_params") == held and trial.user_attrs.get("state") != "failed":
+                    return
             self._study.enqueue_trial(held)
 
     def abandoned(self) -> list[Trial]:

@@ -25,8 +25,6 @@ def run(*work: Callable[[], None], workers: int = 1) -> None:
     run_trials("tiny", cast(Any, SimpleNamespace(reference="measured")), list(work), workers)
 
 
-
-
 def test_a_defect_of_a_trial_is_raised_when_those_at_work_have_ended_and_no_other_begins() -> None:
     done: list[str] = []
     failed = threading.Event()
