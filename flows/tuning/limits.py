@@ -109,6 +109,8 @@ def _parsed(option: str, text: str, units: dict[str, float], example: str) -> fl
     if found is None or factor is None:
         raise SettingsError(f"{option} {text!r} is no such quantity", f"Write {example}.")
     value = float(found[1]) * factor
+    if not math.isfinite(value):
+        raise SettingsError(f"{option} {text!r} is more than a number can be", f"Write {example}.")
     if value <= 0:
         raise SettingsError(f"{option} {text!r} must be above 0", f"Write {example}.")
     return value

@@ -87,7 +87,12 @@ class Study:
         self.name, self.space, self._place = name, dict(space), place
         self._drawing = threading.RLock()
         with self._storage_errors():
-            storage = _opened(place)
+            try:
+                storage = _opened(place)
+            except (ValueError, RuntimeError) as error:  # a kind of database, or a schema, that Optuna does not take
+                if isinstance(place, Path):
+                    raise
+                raise self._unusable(error) from None
             earlier = name in optuna.get_all_study_names(storage)
             before = len(optuna.load_study(study_name=name, storage=storage).get_trials(False)) if earlier else 0
             self._study: optuna.Study = optuna.create_study(
@@ -244,20 +249,24 @@ class Study:
                 warnings.simplefilter("ignore")  # of what is new in Optuna, and of steps that were reported before
                 yield
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError) as error:
-            reason = " ".join(str(getattr(error, "orig", None) or error.__cause__ or error).split())[:300]
-            raise StorageError(
-                f"the study's storage {self.place} cannot be used: {without_credentials(reason)}",
-                f"Check {STORAGE_VARIABLE} or --storage, and that nobody else holds it; then run again: what was tried "
-                "is not tried twice.",
-            ) from None
-        except (ValueError, KeyError) as error:
-            # Optuna's own words for a journal that it cannot read, and of no class of its own.
+            raise self._unusable(getattr(error, "orig", None) or error.__cause__ or error) from None
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            # What Optuna comes to in a journal that it cannot replay, and of no class of its own.
             if isinstance(self._place, Path) and not _is_sound(self._place):
+                reason = f"an entry has no {error}" if isinstance(error, KeyError) else str(error)
                 raise StorageError(
-                    f"the study's journal {self._place} is damaged: {error}",
+                    f"the study's journal {self._place} is damaged: {reason}",
                     "Delete it: results of recipes that were tried are kept beside it.",
                 ) from None
             raise
+
+    def _unusable(self, cause: object) -> StorageError:
+        return StorageError(
+            f"the study's storage {self.place} cannot be used: "
+            f"{without_credentials(' '.join(str(cause).split())[:300])}",
+            f"Check {STORAGE_VARIABLE} or --storage, and that nobody else holds it; then run again: what was tried "
+            "is not tried twice.",
+        )
 
 
 def place_of(folder: Path, given: str | None) -> str | Path:
@@ -267,13 +276,18 @@ def place_of(folder: Path, given: str | None) -> str | Path:
 
 def _opened(place: str | Path) -> Any:
     import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     if isinstance(place, str):
         return optuna.storages.get_storage(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     _mend(place)
-    return optuna.storages.JournalStorage(JournalFileBackend(str(place), JournalFileOpenLock(str(place))))
+    return _replayed(place)
+
+
+def _replayed(journal: Path) -> Any:
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+
+    return JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
 
 
 def _mend(journal: Path) -> None:
@@ -288,10 +302,10 @@ def _mend(journal: Path) -> None:
 
 
 def _is_sound(journal: Path) -> bool:
+    """Whether every entry is one that Optuna can replay."""
     try:
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            json.loads(line)
-    except (OSError, ValueError):
+        _replayed(journal)
+    except Exception:  # whatever an entry makes of it
         return False
     return True
 

@@ -39,6 +39,8 @@ def test_times_and_shares() -> None:
         ("max_bytes", "0"),
         ("max_bytes", "0.2B"),
         ("max_bytes", ""),
+        ("max_bytes", "9" * 400),
+        ("max_p95", "9" * 400 + "ms"),
         ("max_p95", "1"),
         ("max_p95", "200kB"),
         ("max_p95", "0ms"),

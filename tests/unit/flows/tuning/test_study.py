@@ -119,7 +119,15 @@ def test_a_locked_database_is_one_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "nosuch://host/db", "postgresql://me:secret@127.0.0.1:9/db", "sqlite:////no/such/folder/db"]
+    "url",
+    [
+        "nonsense",
+        "nosuch://host/db",
+        "postgresql://me:secret@127.0.0.1:9/db",
+        "postgresql://me:secret@127.0.0.1:port/db",
+        "sqlite:////no/such/folder/db",
+        "redis://me:secret@127.0.0.1:9/0",
+    ],
 )
 def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url: str) -> None:
     with pytest.raises(StorageError) as refusal:
@@ -127,13 +135,24 @@ def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url: str)
     assert url.rpartition("@")[2].partition("?")[0] in str(refusal.value) and "secret" not in str(refusal.value)
 
 
-def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{not json", "damaged"),
+        ('{"a":1}', "no 'op_code'"),
+        ('{"op_code": 4, "worker_id": "one"}', "damaged"),
+        ('{"op_code": 99, "worker_id": "one"}', "damaged"),
+        ("5", "damaged"),
+        ("[]", "damaged"),
+    ],
+)
+def test_a_damaged_journal_is_named(tmp_path: Path, line: str, says: str) -> None:
     journal = tmp_path / "journal.log"
     study(journal)
-    journal.write_text("{not json\n" + journal.read_text())
-    with pytest.raises(StorageError, match="damaged") as refusal:
+    journal.write_text(f"{line}\n" + journal.read_text())
+    with pytest.raises(StorageError, match=says) as refusal:
         study(journal)
-    assert str(journal) in str(refusal.value)
+    assert str(journal) in str(refusal.value) and "damaged" in str(refusal.value)
 
 
 def test_the_environment_says_where_a_study_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
