@@ -22,7 +22,9 @@ def tune(  # noqa: PLR0917 - options, given by name
     scenario: Annotated[str, typer.Argument(help="A scenario of params.yaml.")],
     max_bytes: Annotated[
         str | None,
-        typer.Option("--max-bytes", metavar="SIZE", help="Bytes of the model file at most: 200kB, 1.5MB, 64KiB."),
+        typer.Option(
+            "--max-bytes", metavar="SIZE", help="Bytes of the model file and its lineage at most: 200kB, 1.5MB, 64KiB."
+        ),
     ] = None,
     max_p95: Annotated[
         str | None,
@@ -93,6 +95,8 @@ def _show(console: Console, outcome: Outcome) -> None:
             style="bold green" if chosen else "",
         )
     console.table(table)
+    if outcome.counted:
+        console.say(outcome.counted, style="dim")
 
 
 def _offer(console: Console, root: Path, outcome: Outcome, *, apply: bool) -> None:

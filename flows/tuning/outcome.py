@@ -17,6 +17,7 @@ from components.evaluation.frontier import (
     nearest_to,
     obstacles,
 )
+from components.evaluation.selection import LINEAGE_BYTES
 from components.settings.scenario import Scenario
 from components.settings.search_space import value_at, with_recipe
 from flows.tuning.limits import Asked
@@ -81,6 +82,14 @@ class Outcome:
         """The limits that are in the way."""
         return obstacles(self.points)
 
+    @property
+    def counted(self) -> str:
+        """What a limit on bytes counts beside a point's file; empty where there is none."""
+        budget = self.limits.budget
+        if budget.max_bytes is None and budget.max_bytes_ratio is None:
+            return ""
+        return f"A limit on bytes counts the model file and {LINEAGE_BYTES:,} bytes, which its lineage may add to it."
+
     def frontier(self, cost: str) -> list[Point]:
         """See :func:`components.evaluation.frontier.frontier`."""
         return frontier(self.points, cost)
@@ -109,16 +118,16 @@ class Outcome:
         }
         return {key: value for key, value in held.items() if value is not None}
 
-    def changes(self, point: Point) -> dict[str, Any]:
-        """What params.yaml needs so that the graph makes the point, and holds it to the limits that were given."""
-        changed = {**self.differences(point), "quantization.variants": self._variants(point), **self.asked.given}
-        removed = {_RELATIVE[key]: REMOVED for key in self.asked.given if key in _RELATIVE}
-        return {**changed, **removed}
-
-    def _variants(self, point: Point) -> list[str]:
+    def variants(self, point: Point) -> list[str]:
         """The forms to make: the point's, and the one that its recipe is fine-tuned for, which has to be among them."""
         aware = with_recipe(self.scenario, self.recipe(point)).pruning.quantization_aware
         return [point.form] if aware is None else list(dict.fromkeys([point.form, aware.form]))
+
+    def changes(self, point: Point) -> dict[str, Any]:
+        """What params.yaml needs so that the graph makes the point, and holds it to the limits that were given."""
+        changed = {**self.differences(point), "quantization.variants": self.variants(point), **self.asked.given}
+        removed = {_RELATIVE[key]: REMOVED for key in self.asked.given if key in _RELATIVE}
+        return {**changed, **removed}
 
     def refusal(self, report: str) -> BudgetError:
         """The error to raise when no point meets all limits: which limit is in the way, and the nearest points.
@@ -142,6 +151,8 @@ class Outcome:
                 lines.append(f"      {recipe_words(differences)}")
         if not self.nearest:
             lines.append("    none was trained: everything that was tried is much too large or too slow")
+        if self.counted:
+            lines.append(f"  {self.counted}")
         binding = [found.requirement.setting for found in self.obstacles]
         ways = list(dict.fromkeys(_MORE.get(setting, f"relax {setting}") for setting in binding))
         return BudgetError(

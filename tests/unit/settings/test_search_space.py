@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from components.errors import SettingsError
 from components.settings.base import validated
+from components.settings.network import NetworkSettings
 from components.settings.scenario import Params, Scenario
 from components.settings.search_space import check_forms, space_of, value_at, with_recipe
 from components.settings.tune import Choices, Range
@@ -151,3 +152,9 @@ def test_what_a_parameter_may_be(searched: Choices | Range, inside: list[Any], o
 
 def test_no_stage_depends_on_what_is_searched() -> None:
     assert "scenarios.${key}.tune" not in (ROOT / "dvc.yaml").read_text()
+
+
+def test_the_documentation_names_every_kind_of_network() -> None:
+    text = (ROOT / "docs/tuning.md").read_text()
+    kinds = [get_args(network.model_fields["kind"].annotation)[0] for network in get_args(NetworkSettings)]
+    assert [kind for kind in kinds if f"`{kind}`" not in text] == []

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from components.errors import SettingsError
+from components.evaluation.selection import LINEAGE_BYTES
 from components.settings.scenario import Scenario
 from flows.params import read_params
 from flows.tune import scenario_of
@@ -69,3 +72,11 @@ def test_what_is_given_stands_in_the_place_of_the_scenarios_own_and_the_rest_sta
 def test_a_scenario_that_does_not_exist_is_named_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match=r"'movielnes'.*'movielens'"):
         scenario_of(ROOT, "movielnes")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tuning.md"])
+def test_the_budget_of_the_example_does_not_rule_out_what_ships(page: str) -> None:
+    ships = re.search(r"ships\*\*.* \| ([\d,]+) \| [\d.]+ \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert ships is not None
+    budgets = re.findall(r"^\$ recstill tune movielens --max-bytes (\S+)", (ROOT / page).read_text(), re.MULTILINE)
+    assert budgets and all(parsed_bytes(budget) >= int(ships[1].replace(",", "")) + LINEAGE_BYTES for budget in budgets)

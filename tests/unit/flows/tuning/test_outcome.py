@@ -84,7 +84,7 @@ def test_a_recipe_that_is_fine_tuned_for_a_form_can_be_written_whichever_form_wi
     )
     after = patched((ROOT / "params.yaml").read_text(), "movielens_1m", found.changes(point))
     quantization = yaml.safe_load(after)["scenarios"]["movielens_1m"]["quantization"]
-    assert quantization["variants"] == list(dict.fromkeys([form, "int4_table4"]))
+    assert quantization["variants"] == found.variants(point) == list(dict.fromkeys([form, "int4_table4"]))
 
 
 def test_without_a_feasible_point_the_limits_in_the_way_and_the_nearest_points_are_told() -> None:
@@ -96,6 +96,7 @@ def test_without_a_feasible_point_the_limits_in_the_way_and_the_nearest_points_a
     assert "121,024 > 40,000" in told, "what keeps the quality"
     assert "trial 0  int4" in told and "network.dim 16" in told and "report/index.html" in told
     assert "allow more bytes or ask for less" in told.lower()
+    assert "1,024 bytes, which its lineage may add" in told, "or 121,024 would be nobody's bytes"
 
 
 def test_where_nothing_was_trained_the_cost_is_told() -> None:
@@ -108,6 +109,7 @@ def test_the_report_is_one_page_with_both_frontiers(tmp_path: Path, max_bytes: s
     write_report(tmp_path / "report", outcome(max_bytes, "0.98"))
     page = (tmp_path / "report/index.html").read_text()
     assert says in page and page.count("<svg") == 2 and page.count("<tr") > 10
+    assert "1,024 bytes, which its lineage may add" in page
     assert "correlation x 1" in page and "http://" not in page.replace("http://www.w3.org", "")
     with (tmp_path / "report/points.csv").open() as stream:
         rows = list(csv.DictReader(stream))
