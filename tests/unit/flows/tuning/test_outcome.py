@@ -76,7 +76,7 @@ def test_a_recipe_that_is_fine_tuned_for_a_form_can_be_written_whichever_form_wi
     scenario = read_params(ROOT).scenarios["movielens_1m"]
     asked = limits_of(scenario, "9MB", None, "0.9")
     point = point_of(0, form, figures(120_000, 0.119), REFERENCE, asked.limits)
-    recipe = {"student.optimization.learning_rate": 0.003}
+    recipe = {"student.optimization.learning_rate": 0.003, "pruning.quantization_aware": {"form": "int4_table4"}}
     found = Outcome(
         *("movielens_1m", scenario, asked, REFERENCE, {}, [point], [tried(0, recipe, **{form: point.figures})]),
         own=None,
