@@ -123,7 +123,8 @@ def _shares_found(
     wanted = [len(one) + len(known) for one, known in zip(best, seen, strict=True)]
     for found, known, items in zip(index.search(queries, wanted), seen, best, strict=True):
         answer = found.items[~np.isin(found.items, known)][: len(items)]
-        shares.append(np.isin(items, answer).mean())
+        # Who has seen everything is answered nothing, rightly.
+        shares.append(np.isin(items, answer).mean() if len(items) else 1.0)
     return np.array(shares)
 
 

@@ -55,7 +55,8 @@ class OptimizationSettings(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a hard label that is spread over the catalogue."""
     full_softmax_up_to: int = Field(default=50_000, ge=1)
-    """Catalogues up to this many items train with the full softmax; larger ones with a sampled softmax."""
+    """Without a teacher catalogues up to this many items train with the full softmax, larger ones with a sampled one.
+    With one the losses say what is sampled: ``sampled_cross_entropy``, ``sampled_divergence``."""
     negatives: int = Field(default=2048, ge=1)
     """Items drawn a step for the sampled softmax, with the logQ correction."""
 

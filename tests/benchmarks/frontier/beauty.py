@@ -102,10 +102,7 @@ FRONTIER = Frontier(
         "teacher.optimization.max_epochs=18",
         "teacher.optimization.patience=5",
         "teacher.optimization.learning_rate=0.004",
-        *(
-            f"{network}.full_softmax_up_to=50000"
-            for network in ("teacher.optimization", "student.optimization", "pruning.optimization")
-        ),
+        *(f"{network}.full_softmax_up_to=50000" for network in ("teacher.optimization", "student.optimization")),
         "student.optimization.max_epochs=20",
         "student.optimization.patience=5",
     ),

@@ -97,6 +97,15 @@ def test_a_recall_that_chance_alone_may_have_reached_does_not_count(
     assert found.effort == steps[1]
 
 
+def test_who_has_seen_every_item_is_answered_as_by_the_exact_search(task: Task) -> None:
+    found = searched(enlarged(), settings(index="exact", recall=0.9), [feed(8, 12)], task).index
+    queries = np.random.default_rng(0).standard_normal((2, found.dim)).astype(np.float32)
+    seen = [np.arange(MANY), np.arange(3)]
+    best = [np.arange(0), found.search(queries[1:], [4])[0].items[:1]]
+    assert recall_of(found, queries, seen, [best[0], best[0]]) == 1.0
+    assert recall_of(found, queries, [seen[0], np.arange(0)], best) == 1.0
+
+
 def test_a_recall_that_is_not_reached_is_refused_with_the_figures(task: Task) -> None:
     with pytest.raises(CompressionError, match=r"\(ivf, 3,000 items\) finds 0\.9\d+ of the 10 best .* asks for 1\.0"):
         searched(enlarged(), settings(index="ivf", recall=1.0, bits=8), [feed(8, 12)], task)
