@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.fs import localfs
 from dvc.repo import Repo
@@ -298,14 +297,10 @@ def _opened(root: Path) -> Iterator[Any]:
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         repo = Repo(str(root), _wait_for_lock=True)
-        try:
-            repo.cloud.get_remote()
-        except NoRemoteError:
-            if not repo.config["remote"]:
-                repo.close()
-                repo = Repo(str(root), _wait_for_lock=True, config=_store_as_remote(root))
-        except Exception:  # it is told by whoever needs the remote
-            pass
+        # A remote that is named and is not there is told by whoever needs it.
+        if not repo.config["remote"] and not repo.config["core"].get("remote"):
+            repo.close()
+            repo = Repo(str(root), _wait_for_lock=True, config=_store_as_remote(root))
     except DvcException as error:
         raise RecstillError(f"DVC cannot open {root}: {error}", "Check the .dvc folder of this checkout.") from None
     try:

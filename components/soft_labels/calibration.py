@@ -21,7 +21,7 @@ from scipy.special import expit
 from components.data.dataset import Split
 from components.errors import DataError, TrainingError
 from components.networks.contract import PredictionNetwork
-from components.tasks.batch import LEAST, EvaluationBatch, Pairs
+from components.tasks.batch import LEAST, EvaluationBatch, Pairs, pairs_of
 
 _SMALLEST, _LARGEST = 0.05, 20.0
 # More events than these tell T no better than a thousandth, and would make the fit as long as the labelling.
@@ -121,8 +121,7 @@ def _fitted(
             logits, aims = teacher.score(hidden[place]).float() / temperature, targets[place]
             if known is not None:
                 # As in the labels, which are what the temperature is for.
-                mine = (known[0] >= start) & (known[0] < start + len(aims))
-                logits[known[0][mine] - start, known[1][mine]] = LEAST
+                logits[pairs_of(known, place)] = LEAST
             if teacher.outcomes == 1:
                 logits = F.pad(logits + shift, (1, 0))  # The logit of no is 0.
             log_probs = torch.log_softmax(logits, dim=1)

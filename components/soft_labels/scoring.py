@@ -22,7 +22,7 @@ from components.soft_labels.manifest import TEACHER_SHIFT, TEACHER_TEMPERATURE, 
 from components.soft_labels.parts import part_bytes, part_of, stored_bytes, uniforms_of
 from components.soft_labels.publishing import is_sound, publish_part, recorded_part
 from components.storage.contract import ObjectStore
-from components.tasks.batch import LEAST, Batch, Pairs
+from components.tasks.batch import LEAST, Batch, Pairs, pairs_of
 
 # Windows that the teacher reads at once: on a CPU so few that what lies between two layers stays near it (a third
 # faster than 64), on a GPU enough to keep it busy. Not a setting: another number could change the last bit of a label.
@@ -167,8 +167,7 @@ class Scorer:
             if self._temperature != 1.0:
                 logits = logits / self._temperature
             if known is not None:
-                mine = (known[0] >= start) & (known[0] < start + len(states))
-                logits[known[0][mine] - start, known[1][mine]] = LEAST
+                logits[pairs_of(known, slice(start, start + len(states)))] = LEAST
             encoded = self.codec.encode(
                 logits + self._shift if self._shift else logits,
                 uniforms=None if uniforms is None else uniforms[place],

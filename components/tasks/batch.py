@@ -27,6 +27,13 @@ Feed = dict[str, np.ndarray]
 """Inputs of a served ONNX graph by name; the first axis of each is the batch."""
 
 
+def pairs_of(pairs: Pairs, rows: slice) -> Pairs:
+    """Those of some rows, which are counted from the first of these rows on."""
+    row, outcome = pairs
+    first, stop = torch.searchsorted(row, row.new_tensor([rows.start, rows.stop])).tolist()
+    return row[first:stop] - rows.start, outcome[first:stop]
+
+
 class Batch(NamedTuple):
     """One step's prediction points.
 

@@ -6,6 +6,7 @@ Krichene & Rendle, "On Sampled Metrics for Item Recommendation", 2020), so no li
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -78,9 +79,9 @@ class _MeanOfRanks(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("events", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
+    @abstractmethod
     def values(self, ranks: torch.Tensor) -> torch.Tensor:
         """``(B,)`` float64, the value of each event."""
-        raise NotImplementedError
 
     def update(self, scores: torch.Tensor, targets: torch.Tensor, seen: Seen | None = None) -> None:
         """Take in ``scores`` ``(B, K)`` and ``targets`` ``(B,)``, see :func:`ranks_of`."""

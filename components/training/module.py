@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,8 @@ VALIDATION = "validation"
 ExtraLoss = Callable[[PredictionNetwork], torch.Tensor]
 
 
-class NetworkTraining(pl.LightningModule):
-    """What supervised training and distillation share; a subclass says what the logits are judged by.
+class NetworkTraining(pl.LightningModule, ABC):
+    """What supervised training and distillation share; a subclass says what the loss is.
 
     Args:
         network: Trained in place.
@@ -70,9 +71,9 @@ class NetworkTraining(pl.LightningModule):
         assert isinstance(kept, PredictionNetwork)
         return kept
 
-    def objective(self, batch: Batch) -> Objective:
-        """What the logits of a batch's points are judged by."""
-        raise NotImplementedError
+    @abstractmethod
+    def loss_sum(self, batch: Batch) -> torch.Tensor:
+        """The summed loss of a batch's points, a scalar."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss over the points of the step, on all devices."""
@@ -81,16 +82,6 @@ class NetworkTraining(pl.LightningModule):
         self._loss_sum = self._loss_sum + loss.detach() * batch.step_points
         self._point_sum += batch.step_points
         return loss if self.extra_loss is None else loss + self.extra_loss(self.network)
-
-    def loss_sum(self, batch: Batch) -> torch.Tensor:
-        """The summed loss of a batch's points, a scalar."""
-        hidden = self.network.encode(*batch.inputs)
-        head, objective = self.network.head, self.objective(batch)
-        if batch.left_out is not None:
-            objective = AskedFor(objective, batch.left_out)
-        if head is not None:
-            return linear_head_loss(hidden, head, objective)
-        return objective.values(self.network.score(hidden)).sum()
 
     def on_train_epoch_start(self) -> None:
         """The state of the random generators depends on seed and epoch alone, so that a run can be resumed."""
@@ -195,21 +186,23 @@ class SupervisedTraining(NetworkTraining):
         large = network.head is not None and network.outcomes > optimization.full_softmax_up_to
         self._sampler = NegativeSampler(task.outcome_counts) if large else None
 
-    def objective(self, batch: Batch) -> Objective:
+    def loss_sum(self, batch: Batch) -> torch.Tensor:
         """Cross entropy with the observed outcomes."""
+        head, hidden = self.network.head, self.network.encode(*batch.inputs)
+        if self._sampler is not None and head is not None:
+            negatives = self._sampler.draw(self.optimization.negatives)
+            chance = self._sampler.log_probability[negatives].to(self.device)
+            negatives = negatives.to(self.device)
+            return observed_sampled_softmax(hidden, head, batch.targets, negatives, chance, left_out=batch.left_out)
+        objective = self._objective(batch)
+        if batch.left_out is not None:
+            objective = AskedFor(objective, batch.left_out)
+        if head is not None:
+            return linear_head_loss(hidden, head, objective)
+        return objective.values(self.network.score(hidden)).sum()
+
+    def _objective(self, batch: Batch) -> Objective:
         if self.is_bernoulli:
             targets, shift = batch.targets, self.log_odds_shift
             return PlainObjective(lambda logits, rows: binary_cross_entropy(logits, targets[rows], shift))
         return HardObjective(batch.targets, self.optimization.label_smoothing)
-
-    def loss_sum(self, batch: Batch) -> torch.Tensor:
-        """The summed loss of a batch's points, a scalar."""
-        head = self.network.head
-        if self._sampler is None or head is None:
-            return super().loss_sum(batch)
-        negatives = self._sampler.draw(self.optimization.negatives)
-        log_probability = self._sampler.log_probability[negatives].to(self.device)
-        hidden, negatives = self.network.encode(*batch.inputs), negatives.to(self.device)
-        return observed_sampled_softmax(
-            hidden, head, batch.targets, negatives, log_probability, left_out=batch.left_out
-        )

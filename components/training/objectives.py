@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from components.tasks.batch import LEAST, Pairs
+from components.tasks.batch import LEAST, Pairs, pairs_of
 from components.training.losses.distributions import PairWeights, cross_entropy, distillation, observed
 
 if TYPE_CHECKING:
@@ -216,18 +216,16 @@ class AskedFor(Objective):
     """
 
     def __init__(self, objective: Objective, left_out: Pairs) -> None:
-        self._objective, (self._rows, self._outcomes) = objective, left_out
+        self._objective, self._left_out = objective, left_out
 
     def values(self, logits: torch.Tensor) -> torch.Tensor:
         """Losses ``(N,)`` of logits ``(N, K)``, differentiable."""
         least = logits.new_tensor(LEAST)
-        return self._objective.values(logits.index_put((self._rows, self._outcomes), least))
+        return self._objective.values(logits.index_put(self._left_out, least))
 
     def differentiate_(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """See :meth:`Objective.differentiate_`."""
-        ends = self._rows.new_tensor([rows.start, rows.stop])
-        first, stop = torch.searchsorted(self._rows, ends).tolist()
-        places = self._rows[first:stop] - rows.start, self._outcomes[first:stop]
+        places = pairs_of(self._left_out, rows)
         logits[places] = LEAST
         value = self._objective.differentiate_(logits, rows)
         logits[places] = 0.0
